@@ -1,0 +1,2 @@
+//! The binary comes with the next commits.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The daemon vigild and the technician's vigil.

@@ -1,0 +1,216 @@
+//! Commands: what an operator may ask of a device, and what the device answers.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What an operator's key may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Scope {
+    /// Look, change nothing.
+    Observe,
+    /// Diagnose and operate the room.
+    Operate,
+    /// Change what the device boots.
+    Update,
+    /// Change configuration, identity, or erase.
+    Admin,
+}
+
+/// The kinds of command this version knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Kind {
+    /// Answer.
+    #[serde(rename = "ping")]
+    Ping,
+    /// Test the network and say whose fault it is.
+    #[serde(rename = "diagnose")]
+    Diagnose,
+    /// Install a release; verified again by `vigil-updaterd`.
+    #[serde(rename = "update.install")]
+    UpdateInstall,
+}
+
+impl Kind {
+    /// All kinds, in the order in which help texts list them.
+    pub const ALL: [Self; 3] = [Self::Ping, Self::Diagnose, Self::UpdateInstall];
+
+    /// The kind's name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Diagnose => "diagnose",
+            Self::UpdateInstall => "update.install",
+        }
+    }
+
+    /// The kind of a name, if this version knows it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// What the operator's key must be granted.
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Ping => Scope::Observe,
+            Self::Diagnose => Scope::Operate,
+            Self::UpdateInstall => Scope::Update,
+        }
+    }
+}
+
+/// Whom a command is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Target {
+    /// One device, by its id.
+    Device(String),
+    /// Every device whose configuration names this group.
+    Group(String),
+}
+
+/// The payload of a command's envelope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Command {
+    /// Format version, 1.
+    pub v: u32,
+    /// Unique; a name of at most 64 characters.
+    pub id: String,
+    /// The kind's name. A string, so that a kind this version does not know is answered `unsupported`.
+    pub kind: String,
+    /// Arguments by name.
+    #[serde(default)]
+    pub args: BTreeMap<String, Value>,
+    /// The tenant whose operators list names the signing key.
+    pub tenant: String,
+    /// Device or group.
+    pub target: Target,
+    /// When it was signed.
+    pub issued: Timestamp,
+    /// After this it is refused.
+    pub expires: Timestamp,
+}
+
+/// Why a command was refused or failed, as a stable code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Reason {
+    /// Nothing went wrong.
+    Ok,
+    /// Larger than a command may be.
+    Oversize,
+    /// Not an envelope, or not a command in it.
+    Malformed,
+    /// No signature by a key that the operators list names.
+    UnknownKey,
+    /// A named key's signature does not verify.
+    BadSignature,
+    /// The operator's entry has expired.
+    OperatorExpired,
+    /// The operators list itself has expired; everything but `observe` is refused.
+    OperatorsExpired,
+    /// This device has no verified operators list yet.
+    NoOperators,
+    /// The key lacks the scope, or is not granted for this device.
+    NotPermitted,
+    /// Another tenant's command.
+    WrongTenant,
+    /// For another device or group.
+    WrongTarget,
+    /// Past its expiry, or valid for longer than allowed.
+    Expired,
+    /// Issued in the future by this device's clock.
+    NotYetValid,
+    /// This id was seen before.
+    Replayed,
+    /// Issued before the point up to which ids have been forgotten.
+    BelowWatermark,
+    /// The replay store is full; try again when commands have expired.
+    StoreFull,
+    /// This version does not know the kind.
+    Unsupported,
+    /// An argument is missing or wrong.
+    BadArgument,
+    /// The same thing is already under way.
+    Busy,
+    /// The device lost power, or was restarted, while it ran.
+    Interrupted,
+    /// `vigil-updaterd` does not answer.
+    UpdaterUnavailable,
+    /// `vigil-updaterd` refused; the message says why.
+    UpdaterRefused,
+    /// The update failed; the message has its cause.
+    UpdateFailed,
+    /// The disk is full or unwritable.
+    Storage,
+    /// Something else inside the device; the message says what.
+    Internal,
+}
+
+impl Reason {
+    /// The code as it is on the wire.
+    pub fn code(self) -> String {
+        serde_json::to_value(self).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
+/// How far a command has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Status {
+    /// Verified and durable; it will run.
+    Accepted,
+    /// Under way.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Ran and failed.
+    Failed,
+    /// Cut short by power or restart; it is not run again unasked.
+    Interrupted,
+    /// Refused; it did not run.
+    Rejected,
+}
+
+impl Status {
+    /// Whether nothing more will come.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Accepted | Self::Running)
+    }
+}
+
+/// What is published on `result/{command-id}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CommandResult {
+    /// Format version, 1.
+    pub v: u32,
+    /// The device that answers.
+    pub device: String,
+    /// The command's id.
+    pub id: String,
+    /// The command's kind, as it was sent; empty when it could not be read.
+    pub kind: String,
+    /// How far it has come.
+    pub status: Status,
+    /// Why, as a stable code.
+    pub reason: Reason,
+    /// Why, for a person.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What the command gave back; its shape depends on the kind.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub output: Value,
+    /// When, by the device's clock.
+    pub at: Timestamp,
+}

@@ -1,0 +1,170 @@
+//! DSSE envelopes (secure-systems-lab/dsse, protocol 1.0.2): a payload, its type, and signatures over both.
+
+use data_encoding::{BASE64, BASE64URL};
+use ed25519_dalek::{Signer, SigningKey};
+use serde::{Deserialize, Serialize};
+
+use crate::keys::PublicKey;
+use crate::limits;
+
+/// The payload type of a command.
+pub const COMMAND_TYPE: &str = "application/vnd.vigil.command+json";
+/// The payload type of a device's digest.
+pub const DIGEST_TYPE: &str = "application/vnd.vigil.digest+json";
+
+/// Why an envelope could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Larger than the caller's limit.
+    #[error("the envelope has {0} bytes, more than the {1} allowed")]
+    TooLarge(usize, usize),
+    /// Not the JSON of an envelope.
+    #[error("not a DSSE envelope: {0}")]
+    Malformed(String),
+    /// Another kind of payload.
+    #[error("the envelope holds {0:?}, expected {1:?}")]
+    PayloadType(String, &'static str),
+}
+
+/// An envelope as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Envelope {
+    /// Base64 of the payload's bytes; standard or URL-safe is read, standard is written.
+    pub payload: String,
+    /// What the payload is.
+    #[serde(rename = "payloadType")]
+    pub payload_type: String,
+    /// Over the pre-authentication encoding of type and payload.
+    pub signatures: Vec<EnvelopeSignature>,
+}
+
+/// One signature of an envelope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct EnvelopeSignature {
+    /// A hint which key it is by; never trusted, only used to choose the key to try.
+    #[serde(default)]
+    pub keyid: String,
+    /// Base64 of the signature's bytes.
+    pub sig: String,
+}
+
+impl Envelope {
+    /// Signs `payload` as `payload_type` by one key.
+    pub fn sign(payload_type: &str, payload: &[u8], key: &SigningKey) -> Self {
+        let signature = key.sign(&pre_authentication_encoding(payload_type, payload));
+        Self {
+            payload: BASE64.encode(payload),
+            payload_type: payload_type.to_owned(),
+            signatures: vec![EnvelopeSignature {
+                keyid: PublicKey::from(key.verifying_key()).id(),
+                sig: BASE64.encode(&signature.to_bytes()),
+            }],
+        }
+    }
+
+    /// Reads an envelope of at most `limit` bytes that holds `payload_type`. Verifies nothing.
+    pub fn parse(bytes: &[u8], payload_type: &'static str, limit: usize) -> Result<Self, EnvelopeError> {
+        if bytes.len() > limit {
+            return Err(EnvelopeError::TooLarge(bytes.len(), limit));
+        }
+        let envelope: Self =
+            serde_json::from_slice(bytes).map_err(|error| EnvelopeError::Malformed(error.to_string()))?;
+        if envelope.signatures.len() > limits::SIGNATURES {
+            return Err(EnvelopeError::Malformed(format!("more than {} signatures", limits::SIGNATURES)));
+        }
+        if envelope.payload_type != payload_type {
+            let mut found = envelope.payload_type;
+            found.truncate(found.floor_char_boundary(100));
+            return Err(EnvelopeError::PayloadType(found, payload_type));
+        }
+        Ok(envelope)
+    }
+
+    /// The payload's bytes, unverified.
+    pub fn payload_bytes(&self) -> Result<Vec<u8>, EnvelopeError> {
+        decode(&self.payload).ok_or_else(|| EnvelopeError::Malformed("the payload is not base64".to_owned()))
+    }
+
+    /// The envelope's JSON, on one line.
+    pub fn to_json(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
+
+    /// Which of `keys` signed this envelope: their positions, each once.
+    pub fn signers<'k>(&self, keys: impl Iterator<Item = &'k PublicKey>) -> Vec<usize> {
+        let Ok(payload) = self.payload_bytes() else { return Vec::new() };
+        let message = pre_authentication_encoding(&self.payload_type, &payload);
+        let signatures: Vec<_> = self
+            .signatures
+            .iter()
+            .filter_map(|signature| Some((signature.keyid.as_str(), decode(&signature.sig)?)))
+            .collect();
+        keys.enumerate()
+            .filter(|(_, key)| {
+                let id = key.id();
+                signatures
+                    .iter()
+                    .any(|(hint, bytes)| (hint.is_empty() || *hint == id) && key.verifies(&message, bytes))
+            })
+            .map(|(position, _)| position)
+            .collect()
+    }
+}
+
+/// PAE(type, body) = "DSSEv1" SP LEN(type) SP type SP LEN(body) SP body.
+pub fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
+    let mut encoded = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
+    encoded.extend_from_slice(payload);
+    encoded
+}
+
+fn decode(text: &str) -> Option<Vec<u8>> {
+    BASE64.decode(text.as_bytes()).or_else(|_| BASE64URL.decode(text.as_bytes())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_bytes(&[seed; 32])
+    }
+
+    #[test]
+    fn the_encoding_is_that_of_the_specification() {
+        // The test vector of dsse/protocol.md.
+        assert_eq!(
+            pre_authentication_encoding("http://example.com/HelloWorld", b"hello world"),
+            b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+        );
+    }
+
+    #[test]
+    fn a_changed_payload_or_type_has_no_signer() {
+        let public = PublicKey::from(key(1).verifying_key());
+        let envelope = Envelope::sign(COMMAND_TYPE, b"{}", &key(1));
+        assert_eq!(envelope.signers([&public].into_iter()), [0]);
+        let mut changed = envelope.clone();
+        changed.payload = BASE64.encode(b"{ }");
+        assert!(changed.signers([&public].into_iter()).is_empty());
+        let mut changed = envelope;
+        changed.payload_type = DIGEST_TYPE.to_owned();
+        assert!(changed.signers([&public].into_iter()).is_empty());
+    }
+
+    #[test]
+    fn a_key_counts_once_however_often_it_signed() {
+        let public = PublicKey::from(key(1).verifying_key());
+        let mut envelope = Envelope::sign(COMMAND_TYPE, b"{}", &key(1));
+        envelope.signatures.push(envelope.signatures[0].clone());
+        assert_eq!(envelope.signers([&public].into_iter()), [0]);
+    }
+
+    #[test]
+    fn an_envelope_over_its_limit_is_refused_before_it_is_parsed() {
+        let bytes = vec![b'x'; 101];
+        assert_eq!(Envelope::parse(&bytes, COMMAND_TYPE, 100), Err(EnvelopeError::TooLarge(101, 100)));
+    }
+}

@@ -1,0 +1,1 @@
+//! End-to-end tests, the network lab, benchmarks and the demo.

@@ -1,0 +1,1 @@
+//! The release engineer's end of Vigil.

@@ -1,0 +1,1 @@
+//! All that changes what the device boots: engine, slots, boot control, journal.

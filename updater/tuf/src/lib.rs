@@ -1,0 +1,1 @@
+//! A network-free TUF trusted set.

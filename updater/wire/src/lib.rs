@@ -1,0 +1,1 @@
+//! What vigild and vigil-updaterd say to each other: types and framing.
