@@ -11,6 +11,7 @@ pub mod limits;
 pub mod merkle;
 pub mod note;
 pub mod operators;
+pub mod replay;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod state;

@@ -1,4 +1,9 @@
 //! All that changes what the device boots: engine, slots, boot control, journal; and the daemon `vigil-updaterd`
 //! around them.
 
+pub mod boot;
+pub mod config;
+pub mod engine;
+pub mod journal;
 pub mod release;
+pub mod slot;

@@ -1,0 +1,153 @@
+//! Which command ids were seen: none runs twice, whatever the clock does. Pure; whoever owns one makes it durable
+//! before the command runs.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, Reason};
+
+/// What is kept of one id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    issued: Timestamp,
+    expires: Timestamp,
+}
+
+/// The ids seen, and the watermark below which they were forgotten.
+///
+/// An id is forgotten only after its command has expired, and the watermark then rises to its issue time: a clock
+/// that is stepped back makes the command valid again, but it is now below the watermark. It rises to the issue
+/// times of commands that operators really signed and never to the clock itself, so that a clock in 2099 does not
+/// lock the device out for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replay {
+    watermark: Option<Timestamp>,
+    seen: BTreeMap<String, Seen>,
+    #[serde(skip, default = "default_capacity")]
+    capacity: usize,
+}
+
+fn default_capacity() -> usize {
+    1024
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self { watermark: None, seen: BTreeMap::new(), capacity: default_capacity() }
+    }
+}
+
+impl Replay {
+    /// An empty store that holds at most `capacity` ids.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { capacity, ..Self::default() }
+    }
+
+    /// Takes in a command's id, or says why the command must not run. After `Ok` the store must be made durable
+    /// before the command runs.
+    pub fn admit(&mut self, command: &Command, now: Timestamp) -> Result<(), Reason> {
+        if self.seen.contains_key(&command.id) {
+            return Err(Reason::Replayed);
+        }
+        if self.watermark.is_some_and(|watermark| command.issued <= watermark) {
+            return Err(Reason::BelowWatermark);
+        }
+        if self.seen.len() >= self.capacity {
+            self.forget_expired(now);
+        }
+        // Forgetting may have raised the watermark above this very command.
+        if self.watermark.is_some_and(|watermark| command.issued <= watermark) {
+            return Err(Reason::BelowWatermark);
+        }
+        if self.seen.len() >= self.capacity {
+            return Err(Reason::StoreFull);
+        }
+        self.seen.insert(command.id.clone(), Seen { issued: command.issued, expires: command.expires });
+        Ok(())
+    }
+
+    /// Whether an id is held.
+    pub fn contains(&self, id: &str) -> bool {
+        self.seen.contains_key(id)
+    }
+
+    /// Below or at this issue time everything is refused.
+    pub fn watermark(&self) -> Option<Timestamp> {
+        self.watermark
+    }
+
+    fn forget_expired(&mut self, now: Timestamp) {
+        let mut watermark = self.watermark;
+        self.seen.retain(|_, seen| {
+            let keep = seen.expires > now;
+            if !keep {
+                watermark = watermark.max(Some(seen.issued));
+            }
+            keep
+        });
+        self.watermark = watermark;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Target;
+    use proptest::prelude::*;
+
+    fn command(id: usize, issued: i64, lifetime: i64) -> Command {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        Command {
+            v: 1,
+            id: format!("c-{id}"),
+            kind: "ping".into(),
+            args: [].into(),
+            tenant: "acme".into(),
+            target: Target::Device("bar-1".into()),
+            issued: at(issued),
+            expires: at(issued + lifetime),
+        }
+    }
+
+    #[test]
+    fn a_full_store_refuses_new_commands_and_evicts_no_old_id() {
+        let mut replay = Replay::with_capacity(2);
+        let now = Timestamp::from_second(1_000).unwrap();
+        assert_eq!(replay.admit(&command(1, 990, 100), now), Ok(()));
+        assert_eq!(replay.admit(&command(2, 991, 100), now), Ok(()));
+        assert_eq!(replay.admit(&command(3, 992, 100), now), Err(Reason::StoreFull));
+        assert_eq!(replay.admit(&command(1, 990, 100), now), Err(Reason::Replayed));
+    }
+
+    #[test]
+    fn a_forgotten_id_stays_refused_when_the_clock_goes_back() {
+        let mut replay = Replay::with_capacity(1);
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert_eq!(replay.admit(&command(1, 100, 10), at(105)), Ok(()));
+        assert_eq!(replay.admit(&command(2, 200, 10), at(205)), Ok(()));
+        assert!(!replay.contains("c-1"));
+        assert_eq!(replay.admit(&command(1, 100, 10), at(105)), Err(Reason::BelowWatermark));
+    }
+
+    proptest! {
+        #[test]
+        fn no_id_is_admitted_twice_whatever_the_clock_does(
+            steps in proptest::collection::vec((0_usize..12, 0_i64..4_000_000_000), 1..200),
+        ) {
+            let mut replay = Replay::with_capacity(4);
+            let mut admitted = std::collections::BTreeSet::new();
+            for (id, clock) in steps {
+                let command = command(id, 1_000_000 + id as i64 * 50, 60);
+                let kept = serde_json::to_string(&replay).unwrap();
+                let mut read: Replay = serde_json::from_str(&kept).unwrap();
+                read.capacity = 4;
+                prop_assert_eq!(&read, &replay);
+                if replay.admit(&command, Timestamp::from_second(clock).unwrap()).is_ok() {
+                    prop_assert!(admitted.insert(id), "c-{} ran twice", id);
+                }
+            }
+        }
+    }
+}

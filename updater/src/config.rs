@@ -1,0 +1,254 @@
+//! `updater.toml`: the image's own settings for the updater. They belong to the slot and nobody changes them
+//! remotely. Who the device is stands in `vigil.toml`, once, and is read from there.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use vigil_protocol::topic::is_name;
+
+use crate::engine::Policy;
+
+const LIMIT: u64 = 64 * 1024;
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It could not be read.
+    #[error("{0}: {1}")]
+    Read(PathBuf, std::io::Error),
+    /// A key, type or value is wrong; the text names line and column.
+    #[error("{0}: {1}")]
+    Parse(PathBuf, Box<toml::de::Error>),
+    /// A value is impossible.
+    #[error("{0}: {1}")]
+    Value(PathBuf, String),
+}
+
+/// The configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The agent's configuration, whose `[device]` says who the device is.
+    #[serde(default = "default_agent_config")]
+    pub agent_config: PathBuf,
+    /// State directory.
+    #[serde(default = "default_state")]
+    pub state: PathBuf,
+    /// The socket.
+    #[serde(default = "default_socket")]
+    pub socket: PathBuf,
+    /// The trust root that came with the image.
+    #[serde(default = "default_root")]
+    pub root: PathBuf,
+    /// The user that `vigild` runs as: its name in /etc/passwd, or a number. Root may always connect.
+    #[serde(default)]
+    pub courier: Option<String>,
+    /// The command that restarts the device.
+    #[serde(default = "default_reboot")]
+    pub reboot: Vec<String>,
+    /// Refuse to run without the filter that keeps this process off the network.
+    #[serde(default = "default_true")]
+    pub require_seccomp: bool,
+    /// The bootloader.
+    pub boot: BootConfig,
+    /// The two slots.
+    pub slots: Vec<SlotConfig>,
+    /// The trial.
+    #[serde(default)]
+    pub trial: TrialConfig,
+    /// The gate's checks: commands of the image that exit 0 when all is well.
+    #[serde(default)]
+    pub gate: Vec<GateCheck>,
+    /// Who the device is.
+    #[serde(skip)]
+    pub device: DeviceConfig,
+}
+
+/// The bootloader.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum BootConfig {
+    /// Variables in a directory.
+    File {
+        /// The directory.
+        directory: PathBuf,
+    },
+}
+
+/// One slot.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotConfig {
+    /// Its name in the boot variables.
+    pub name: String,
+    /// For each image of a release, the file or block device it is written to.
+    pub parts: std::collections::BTreeMap<String, PathBuf>,
+}
+
+/// The trial's times.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrialConfig {
+    /// See [`Policy::trial_deadline`].
+    #[serde(deserialize_with = "seconds")]
+    pub deadline_seconds: Option<Duration>,
+    /// See [`Policy::stable`].
+    #[serde(deserialize_with = "seconds")]
+    pub stable_seconds: Option<Duration>,
+    /// See [`Policy::gate_pause`].
+    #[serde(deserialize_with = "seconds")]
+    pub gate_pause_seconds: Option<Duration>,
+    /// See [`Policy::contact_deadline`].
+    #[serde(deserialize_with = "seconds")]
+    pub contact_seconds: Option<Duration>,
+    /// See [`Policy::courier_deadline`].
+    #[serde(deserialize_with = "seconds")]
+    pub courier_seconds: Option<Duration>,
+}
+
+/// One check of the gate.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateCheck {
+    /// For people and for the recorded cause.
+    pub name: String,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// It fails when it takes longer.
+    #[serde(default = "default_check_seconds", deserialize_with = "some_seconds")]
+    pub timeout_seconds: Duration,
+}
+
+/// Who the device is.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct DeviceConfig {
+    /// Its id.
+    pub id: String,
+    /// The tenant it is bound to.
+    pub tenant: String,
+    /// Its product.
+    pub product: String,
+    /// Its hardware's revision.
+    #[serde(default = "default_revision")]
+    pub hardware_revision: String,
+    /// Its groups.
+    #[serde(default)]
+    pub groups: Vec<String>,
+}
+
+fn default_agent_config() -> PathBuf {
+    "/etc/vigil/vigil.toml".into()
+}
+fn default_state() -> PathBuf {
+    "/var/lib/vigil-updater".into()
+}
+fn default_socket() -> PathBuf {
+    "/run/vigil-updater/updater.sock".into()
+}
+fn default_root() -> PathBuf {
+    "/etc/vigil/root.json".into()
+}
+fn default_reboot() -> Vec<String> {
+    vec!["/usr/bin/systemctl".to_owned(), "reboot".to_owned()]
+}
+fn default_true() -> bool {
+    true
+}
+fn default_check_seconds() -> Duration {
+    Duration::from_secs(30)
+}
+fn default_revision() -> String {
+    "r1".to_owned()
+}
+
+fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = f64::deserialize(deserializer)?;
+    if (0.0..=604_800.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(serde::de::Error::custom("expected a number of seconds from 0 to 604800"))
+    }
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    some_seconds(deserializer).map(Some)
+}
+
+impl Config {
+    /// Reads the file and, from the agent's, who the device is.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = read(path)?;
+        /// Only this section concerns the updater; the others are vigild's to check.
+        #[derive(Deserialize)]
+        struct Agent {
+            device: DeviceConfig,
+        }
+        config.device = read::<Agent>(&config.agent_config)?.device;
+        config.check().map_err(|what| ConfigError::Value(path.to_owned(), what))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.slots.len() != 2 || self.slots[0].name == self.slots[1].name {
+            return Err("slots: exactly two, of different names, are needed".to_owned());
+        }
+        for slot in &self.slots {
+            if !is_name(&slot.name) || slot.parts.is_empty() {
+                return Err(format!("slots: {:?}: a name and at least one part are needed", slot.name));
+            }
+        }
+        if self.slots[0].parts.keys().ne(self.slots[1].parts.keys()) {
+            return Err("slots: both must have parts of the same names".to_owned());
+        }
+        for (what, name) in
+            [("id", &self.device.id), ("tenant", &self.device.tenant), ("product", &self.device.product)]
+        {
+            if !is_name(name) {
+                return Err(format!(
+                    "{}: [device] {what} = {name:?}: use 1 to 64 of A-Z a-z 0-9 . _ -",
+                    self.agent_config.display()
+                ));
+            }
+        }
+        if let Some(check) = self.gate.iter().find(|check| check.command.is_empty()) {
+            return Err(format!("gate: {:?} has no command", check.name));
+        }
+        if self.reboot.is_empty() {
+            return Err("reboot: a command is needed".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The engine's policy: the defaults, and what the file says otherwise.
+    pub fn policy(&self) -> Policy {
+        let default = Policy::default();
+        Policy {
+            trial_deadline: self.trial.deadline_seconds.unwrap_or(default.trial_deadline),
+            stable: self.trial.stable_seconds.unwrap_or(default.stable),
+            gate_pause: self.trial.gate_pause_seconds.unwrap_or(default.gate_pause),
+            contact_deadline: self.trial.contact_seconds.unwrap_or(default.contact_deadline),
+            courier_deadline: self.trial.courier_seconds.unwrap_or(default.courier_deadline),
+            ..default
+        }
+    }
+
+    /// The slot that does not run.
+    pub fn other_slot(&self, running: &str) -> &SlotConfig {
+        if self.slots[0].name == running { &self.slots[1] } else { &self.slots[0] }
+    }
+
+    /// A slot by name.
+    pub fn slot(&self, name: &str) -> Option<&SlotConfig> {
+        self.slots.iter().find(|slot| slot.name == name)
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let error = |error| ConfigError::Read(path.to_owned(), error);
+    let bytes = vigil_durable::read_bounded(path, LIMIT).map_err(error)?;
+    let bytes = bytes.ok_or_else(|| error(std::io::ErrorKind::NotFound.into()))?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| ConfigError::Value(path.to_owned(), "not UTF-8".to_owned()))?;
+    toml::from_str(&text).map_err(|error| ConfigError::Parse(path.to_owned(), Box::new(error)))
+}

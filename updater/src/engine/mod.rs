@@ -1,0 +1,428 @@
+//! The update engine: a plain value that is told what happened and says what to do next. No I/O, no clock.
+//!
+//! [`Engine::next`] names the one step to take now; the shell takes it and tells the outcome to [`Engine::on`],
+//! which returns what must be made durable before the next step. After a power cut the shell starts with the journal
+//! as it was kept and every step is safe to take again.
+
+mod trial;
+mod types;
+mod work;
+
+use std::time::Duration;
+
+use vigil_wire::{Contact, Failure, ProgressState, State};
+
+pub use types::{Event, Now, Order, Output, Policy, Step, cause};
+pub use work::{ImageWork, Work};
+
+use crate::journal::{Install, Journal};
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    policy: Policy,
+    journal: Journal,
+    floor: u64,
+    /// What is known of the release's images; lost with the process and made anew from what is on the disk.
+    work: Option<Work>,
+    /// Metadata was refreshed for this install, by this process.
+    refreshed: bool,
+    /// The running boot.
+    boot_id: String,
+    running: String,
+    contact: Option<(Duration, Contact)>,
+    /// Authenticated contact, in this boot and by this process.
+    authenticated: bool,
+    fetch_failures: u32,
+    /// Not before this time of the boot clock.
+    not_before: Option<Duration>,
+    /// When the courier last brought something that was asked for.
+    last_fed: Duration,
+    gate: trial::Gate,
+}
+
+impl Engine {
+    /// Takes up where `journal` was left, in the slot and boot that run now. The outputs come first of all.
+    pub fn start(
+        policy: Policy,
+        journal: Journal,
+        floor: u64,
+        running: &str,
+        boot_id: &str,
+        now: Now,
+    ) -> (Self, Vec<Output>) {
+        let floor = floor.max(journal.confirmed.as_ref().map_or(0, |release| release.sequence));
+        let mut engine = Self {
+            policy,
+            journal,
+            floor,
+            work: None,
+            refreshed: false,
+            boot_id: boot_id.to_owned(),
+            running: running.to_owned(),
+            contact: None,
+            authenticated: false,
+            fetch_failures: 0,
+            not_before: None,
+            last_fed: now.boot,
+            gate: trial::Gate::default(),
+        };
+        let outputs = engine.take_up(now);
+        (engine, outputs)
+    }
+
+    /// The journal as it must be on the disk.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The journal's replay store, for whoever admits envelopes.
+    pub fn journal_mut(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+
+    /// Releases of a lower sequence are refused.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// The slot that runs.
+    pub fn running(&self) -> &str {
+        &self.running
+    }
+
+    /// The release's manifest and indexes, while an install needs them.
+    pub fn work(&self) -> Option<&Work> {
+        self.work.as_ref()
+    }
+
+    /// How far writing or reading back has come.
+    pub fn progress(&self) -> Option<ProgressState> {
+        let work = self.work.as_ref()?;
+        match self.journal.state {
+            State::Writing => Some(work.written()),
+            State::Verifying => Some(work.read_back()),
+            _ => None,
+        }
+    }
+
+    /// The step to take now.
+    pub fn next(&self, now: Now) -> Step {
+        let reverting = self.journal.install.as_ref().is_some_and(|install| install.reverting);
+        if !self.gate.marked && self.journal.state != State::Trial && !reverting {
+            // Every good boot refills what the bootloader has spent on it; a boot on trial is not yet one.
+            return Step::MarkGood { slot: self.running.clone() };
+        }
+        let Some(install) = &self.journal.install else { return Step::Rest };
+        if install.reverting {
+            return self.next_of_revert(install, now);
+        }
+        match self.journal.state {
+            State::Idle | State::Confirmed | State::RolledBack | State::Failed => Step::Rest,
+            State::Checking => self.next_of_checking(install, now),
+            State::Invalidating => Step::Exclude { slot: install.target.clone() },
+            State::Writing => match &self.work {
+                None => Step::Reload,
+                Some(work) => self.unless_waiting(now, work.next_to_write()),
+            },
+            State::Verifying => match &self.work {
+                None => Step::Reload,
+                Some(work) => work.next_to_read_back(),
+            },
+            State::Staged => Step::Proceed,
+            State::Activating => Step::PutFirst { slot: install.target.clone() },
+            State::Rebooting => self.unless_waiting(now, Step::Reboot),
+            State::Trial | State::Good => self.next_of_trial(now),
+        }
+    }
+
+    /// Takes in what happened. Deadlines come first: nothing that arrives after one can undo it.
+    pub fn on(&mut self, now: Now, event: Event) -> Vec<Output> {
+        let mut outputs = self.expire(now);
+        outputs.extend(self.handle(now, event));
+        outputs
+    }
+
+    fn handle(&mut self, now: Now, event: Event) -> Vec<Output> {
+        let reverting = self.journal.install.as_ref().is_some_and(|install| install.reverting);
+        match (self.journal.state, event) {
+            (_, Event::Tick) => vec![],
+            (_, Event::Contact(contact)) => {
+                self.contact = Some((now.boot, contact));
+                vec![]
+            }
+            (_, Event::RebootAsked) => {
+                self.not_before = Some(now.boot + self.policy.reboot_retry);
+                vec![]
+            }
+            (_, Event::Reverted) => self.on_reverted(),
+            (_, Event::MarkedGood) => {
+                self.gate.marked = true;
+                vec![]
+            }
+            // Once it is decided to go back, nothing else is.
+            _ if reverting => vec![],
+            (_, Event::Refreshed) => self.on_refreshed(now),
+            (_, Event::Fed) => {
+                self.last_fed = now.boot;
+                self.fetch_failures = 0;
+                vec![]
+            }
+            (state, Event::Order(order)) if !state.is_under_way() => self.accept(now, order),
+            (state, Event::FetchFailed(what)) if state.is_under_way() => self.on_fetch_failed(now, &what),
+            (state, Event::Failed { cause, message }) if state.is_under_way() => {
+                self.fail(now, cause, &message)
+            }
+            (State::Checking, Event::Manifest { manifest, sha256 }) => {
+                self.on_manifest(now, *manifest, sha256)
+            }
+            (State::Checking, Event::Index { image, index }) => self.on_index(now, image, index),
+            (State::Invalidating, Event::Excluded) => {
+                self.enter(State::Writing, "the target slot left the boot order")
+            }
+            (State::Writing | State::Verifying, Event::Reloaded(work)) => {
+                // Without the manifest and indexes there is nothing to hold the slot against: fetch them again.
+                self.work = work.map(|work| *work);
+                if self.work.is_none() {
+                    self.enter(State::Checking, "the release's index is fetched again")
+                } else {
+                    vec![]
+                }
+            }
+            (State::Writing, Event::Inspected { image, frame, matches }) => {
+                self.last_fed = now.boot;
+                if let Some(work) = &mut self.work {
+                    work.inspected(image, frame, matches);
+                }
+                self.after_write()
+            }
+            (State::Writing, Event::Written { image, frame }) => {
+                self.last_fed = now.boot;
+                self.fetch_failures = 0;
+                if let Some(work) = &mut self.work {
+                    work.wrote(image, frame);
+                }
+                self.after_write()
+            }
+            (State::Verifying, Event::ReadBack { image, frame, matches }) => {
+                self.on_read_back(now, image, frame, matches)
+            }
+            (State::Verifying, Event::ImageHash { image, matches }) => {
+                self.on_image_hash(now, image, matches)
+            }
+            (State::Staged, Event::Proceed) => {
+                self.enter(State::Activating, "nothing holds the restart back")
+            }
+            (State::Activating, Event::PutFirst) => {
+                if let Some(install) = &mut self.journal.install {
+                    install.reboot_from_boot = Some(self.boot_id.clone());
+                }
+                self.enter(State::Rebooting, "the new release is first in the boot order; restarting")
+            }
+            (State::Trial, Event::Gate(result)) => self.on_gate(now, result),
+            // What comes too late, or was never asked for, changes nothing.
+            _ => vec![],
+        }
+    }
+
+    fn accept(&mut self, now: Now, order: Order) -> Vec<Output> {
+        self.work = None;
+        self.refreshed = false;
+        self.fetch_failures = 0;
+        self.not_before = None;
+        self.last_fed = now.boot;
+        self.journal.install = Some(Install {
+            command: order.command,
+            envelope: order.envelope,
+            release_target: order.release_target,
+            target: order.slot,
+            from: self.running.clone(),
+            ..Install::default()
+        });
+        self.enter(State::Checking, "install accepted")
+    }
+
+    fn next_of_checking(&self, install: &Install, now: Now) -> Step {
+        let step = if self.refreshed {
+            match &self.work {
+                None => Step::FetchManifest { target: install.release_target.clone() },
+                Some(work) => match work.missing_index() {
+                    Some(image) => Step::FetchIndex { image },
+                    None => Step::Rest,
+                },
+            }
+        } else {
+            Step::Refresh
+        };
+        self.unless_waiting(now, step)
+    }
+
+    fn on_refreshed(&mut self, now: Now) -> Vec<Output> {
+        self.refreshed = true;
+        self.last_fed = now.boot;
+        self.fetch_failures = 0;
+        self.on_authenticated()
+    }
+
+    fn on_manifest(&mut self, now: Now, manifest: crate::release::Manifest, sha256: String) -> Vec<Output> {
+        self.last_fed = now.boot;
+        if manifest.sequence < self.floor {
+            let message = format!(
+                "release {} has sequence {}, below this device's floor {}",
+                manifest.version, manifest.sequence, self.floor
+            );
+            return self.fail(now, cause::BELOW_FLOOR, &message);
+        }
+        let release =
+            vigil_wire::ReleaseId { version: manifest.version.to_string(), sequence: manifest.sequence };
+        if let Some(install) = &mut self.journal.install {
+            install.release = Some(release);
+            install.manifest_sha256 = Some(sha256);
+        }
+        self.work = Some(Work::new(manifest));
+        vec![Output::Save]
+    }
+
+    fn on_index(&mut self, now: Now, image: usize, index: crate::release::Index) -> Vec<Output> {
+        self.last_fed = now.boot;
+        let Some(work) = &mut self.work else { return vec![] };
+        if let Err(message) = work.set_index(image, index) {
+            return self.fail(now, cause::BAD_RELEASE, &message);
+        }
+        if work.missing_index().is_some() {
+            return vec![];
+        }
+        // From here on the target slot holds nothing that may be relied upon.
+        if let Some(install) = &self.journal.install {
+            self.journal.contents.remove(&install.target);
+        }
+        self.enter(State::Invalidating, "the release's index is verified")
+    }
+
+    fn after_write(&mut self) -> Vec<Output> {
+        let done = self.work.as_ref().is_some_and(Work::is_written);
+        if done {
+            self.enter(State::Verifying, "every frame is written; reading the slot back")
+        } else {
+            vec![]
+        }
+    }
+
+    fn on_read_back(&mut self, now: Now, image: usize, frame: usize, matches: bool) -> Vec<Output> {
+        let Some(work) = &mut self.work else { return vec![] };
+        if matches {
+            work.was_read_back(image, frame);
+            return vec![];
+        }
+        self.reject_slot(now, &format!("frame {frame} of the slot did not read back as it was written"))
+    }
+
+    fn on_image_hash(&mut self, now: Now, image: usize, matches: bool) -> Vec<Output> {
+        let Some(work) = &mut self.work else { return vec![] };
+        if !matches {
+            // Every frame matched the signed index and the whole does not match the signed manifest.
+            return self.fail(now, cause::BAD_RELEASE, "the image's hash is not the one in the manifest");
+        }
+        work.hash_matched(image);
+        if !work.is_verified() {
+            return vec![];
+        }
+        if let Some(install) = &self.journal.install
+            && let Some(release) = &install.release
+        {
+            self.journal.contents.insert(install.target.clone(), release.clone());
+        }
+        let mut outputs = self.enter(State::Staged, "the slot reads back as signed");
+        outputs.push(Output::DropWork);
+        outputs
+    }
+
+    fn reject_slot(&mut self, now: Now, message: &str) -> Vec<Output> {
+        let Some(work) = &mut self.work else { return vec![] };
+        if work.rejections >= self.policy.read_back_retries {
+            return self.fail(now, cause::READ_BACK, message);
+        }
+        work.begin_again();
+        self.enter(State::Writing, message)
+    }
+
+    fn on_fetch_failed(&mut self, now: Now, what: &str) -> Vec<Output> {
+        self.fetch_failures += 1;
+        if self.fetch_failures > self.policy.fetch_retries {
+            return self.fail(now, cause::FETCH, what);
+        }
+        let pause = self.policy.fetch_pause * 2_u32.saturating_pow(self.fetch_failures - 1);
+        self.not_before = Some(now.boot + pause.min(self.policy.fetch_pause_most));
+        vec![]
+    }
+
+    /// Gives the install up. Before the restart that leaves the running release as it is; after it, it means going
+    /// back.
+    fn fail(&mut self, now: Now, cause: &str, message: &str) -> Vec<Output> {
+        if matches!(self.journal.state, State::Trial | State::Good) {
+            return self.revert(now, cause, message);
+        }
+        self.record_failure(now, cause, message, false);
+        self.work = None;
+        let mut outputs = self.enter(State::Failed, &format!("{cause}: {message}"));
+        outputs.push(Output::DropWork);
+        outputs
+    }
+
+    fn record_failure(&mut self, now: Now, cause: &str, message: &str, rolled_back: bool) {
+        self.journal.last_failure = Some(Failure {
+            release: self.journal.install.as_ref().and_then(|install| install.release.clone()),
+            cause: cause.to_owned(),
+            message: message.to_owned(),
+            rolled_back,
+            at_seconds: now.wall.as_second(),
+        });
+    }
+
+    fn enter(&mut self, state: State, why: &str) -> Vec<Output> {
+        self.journal.state = state;
+        vec![Output::Save, Output::Note { kind: format!("state.{}", state.name()), message: why.to_owned() }]
+    }
+
+    fn unless_waiting(&self, now: Now, step: Step) -> Step {
+        match self.not_before {
+            Some(time) if now.boot < time => Step::WaitUntil(time),
+            _ => step,
+        }
+    }
+
+    fn expire(&mut self, now: Now) -> Vec<Output> {
+        if matches!(self.journal.state, State::Trial | State::Good) {
+            return self.expire_trial(now);
+        }
+        let fetching = match (self.journal.state, &self.work) {
+            (State::Checking, _) => true,
+            (State::Writing, Some(work)) => matches!(work.next_to_write(), Step::FetchFrames { .. }),
+            _ => false,
+        };
+        if fetching && now.boot >= self.last_fed + self.policy.courier_deadline {
+            let message = format!(
+                "nothing was fetched for {} s; is vigild running, and the repository within reach?",
+                self.policy.courier_deadline.as_secs()
+            );
+            return self.fail(now, cause::COURIER, &message);
+        }
+        vec![]
+    }
+
+    /// When [`Engine::on`] must be told [`Event::Tick`] at the latest, if nothing else happens.
+    pub fn deadline(&self) -> Option<Duration> {
+        let state = self.journal.state;
+        let deadline = if matches!(state, State::Trial | State::Good) {
+            self.trial_deadline()
+        } else if matches!(state, State::Checking | State::Writing) {
+            Some(self.last_fed + self.policy.courier_deadline)
+        } else {
+            None
+        };
+        [deadline, self.not_before].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+//! What goes into the engine and comes out of it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use vigil_wire::Contact;
+
+use super::work::Work;
+use crate::release::{Index, Manifest};
+
+/// The two clocks: the wall clock is only ever shown, the boot clock decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// What the device believes the date to be.
+    pub wall: Timestamp,
+    /// Time since the kernel started, sleep included (CLOCK_BOOTTIME).
+    pub boot: Duration,
+}
+
+/// Times and counts that the configuration sets.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The gate must be passed within this time of a boot on trial.
+    pub trial_deadline: Duration,
+    /// The gate must hold for this time.
+    pub stable: Duration,
+    /// Between two runs of the gate.
+    pub gate_pause: Duration,
+    /// Authenticated contact must follow within this time of the gate, if the release before had it.
+    pub contact_deadline: Duration,
+    /// A word from `vigild` older than this is no word.
+    pub contact_age: Duration,
+    /// Something that was asked for must arrive within this time.
+    pub courier_deadline: Duration,
+    /// Boots on trial before the release is given up.
+    pub trial_boots: u32,
+    /// Fetches that may fail one after the other.
+    pub fetch_retries: u32,
+    /// The pause after the first failed fetch; it doubles with each.
+    pub fetch_pause: Duration,
+    /// The longest such pause.
+    pub fetch_pause_most: Duration,
+    /// How often a slot that reads back wrong is written again.
+    pub read_back_retries: u32,
+    /// Between two requests to restart.
+    pub reboot_retry: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            trial_deadline: Duration::from_secs(600),
+            stable: Duration::from_secs(60),
+            gate_pause: Duration::from_secs(5),
+            contact_deadline: Duration::from_secs(1800),
+            contact_age: Duration::from_secs(60),
+            courier_deadline: Duration::from_secs(1800),
+            trial_boots: 3,
+            fetch_retries: 8,
+            fetch_pause: Duration::from_secs(2),
+            fetch_pause_most: Duration::from_secs(300),
+            read_back_retries: 2,
+            reboot_retry: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Stable codes for why an install failed or was rolled back.
+pub mod cause {
+    /// The release is below the floor.
+    pub const BELOW_FLOOR: &str = "below_floor";
+    /// The release is not for this product or hardware, or does not fit.
+    pub const NOT_FOR_DEVICE: &str = "not_for_device";
+    /// The release contradicts itself.
+    pub const BAD_RELEASE: &str = "bad_release";
+    /// No valid envelope, and the release's own policy does not allow it without.
+    pub const NOT_AUTHORIZED: &str = "not_authorized";
+    /// Something could not be fetched, or was not what was signed.
+    pub const FETCH: &str = "fetch_failed";
+    /// The courier brought nothing for too long.
+    pub const COURIER: &str = "courier_stalled";
+    /// The slot does not keep what is written to it.
+    pub const READ_BACK: &str = "read_back";
+    /// The slot could not be written.
+    pub const SLOT: &str = "slot_failed";
+    /// The boot variables could not be written.
+    pub const BOOT_CONTROL: &str = "boot_control";
+    /// The bootloader went back to the slot before.
+    pub const BOOT_FAILED: &str = "boot_failed";
+    /// The release was booted on trial too often.
+    pub const CRASH_LOOP: &str = "crash_loop";
+    /// The gate was not passed in time.
+    pub const GATE: &str = "gate";
+    /// `vigild` did not run when the time was up.
+    pub const AGENT_DEAD: &str = "agent_dead";
+    /// No authenticated contact in time, although the network answers.
+    pub const NO_CONTACT: &str = "no_contact";
+}
+
+/// An accepted request to install.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The id of the command, if it was one.
+    pub command: Option<String>,
+    /// The command's envelope.
+    pub envelope: Option<String>,
+    /// The release's TUF target.
+    pub release_target: String,
+    /// The slot to write.
+    pub slot: String,
+}
+
+/// The outcome of a step, or something from outside.
+#[derive(Debug)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    /// What `vigild` sees.
+    Contact(Contact),
+    /// An accepted request to install.
+    Order(Order),
+    /// The trusted metadata was fetched and verified just now: authenticated contact with the repository.
+    Refreshed,
+    /// The courier brought a part of something that was asked for.
+    Fed,
+    /// Something could not be fetched, or was not what was signed.
+    FetchFailed(String),
+    /// The step failed for good.
+    Failed {
+        /// A stable code of [`cause`].
+        cause: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// The manifest, verified, and right for this device.
+    Manifest {
+        /// The manifest.
+        manifest: Box<Manifest>,
+        /// SHA-256 of its bytes, lower-case hex.
+        sha256: String,
+    },
+    /// An image's index, of the hash that the manifest names.
+    Index {
+        /// Position of the image in the manifest.
+        image: usize,
+        /// Its index.
+        index: Index,
+    },
+    /// The slot left the boot order.
+    Excluded,
+    /// Manifest and indexes as they were kept; none if they were lost.
+    Reloaded(Option<Box<Work>>),
+    /// A frame of the target slot was held against the index.
+    Inspected {
+        /// Image.
+        image: usize,
+        /// Frame.
+        frame: usize,
+        /// It is there already.
+        matches: bool,
+    },
+    /// A frame was written and is on the disk.
+    Written {
+        /// Image.
+        image: usize,
+        /// Frame.
+        frame: usize,
+    },
+    /// A frame was read back.
+    ReadBack {
+        /// Image.
+        image: usize,
+        /// Frame.
+        frame: usize,
+        /// It is what the index says.
+        matches: bool,
+    },
+    /// A whole image was read back.
+    ImageHash {
+        /// Image.
+        image: usize,
+        /// It is what the manifest says.
+        matches: bool,
+    },
+    /// Nothing holds the restart back.
+    Proceed,
+    /// The slot is first in the boot order.
+    PutFirst,
+    /// The restart was asked for.
+    RebootAsked,
+    /// The gate was run.
+    Gate(Result<(), String>),
+    /// The slot's tries were refilled.
+    MarkedGood,
+    /// The slot before is first in the boot order again and the failed one has left it.
+    Reverted,
+}
+
+/// What must be done before the next step, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Make the journal durable.
+    Save,
+    /// Make the floor durable.
+    Floor(u64),
+    /// Append to the event list.
+    Note {
+        /// What happened.
+        kind: String,
+        /// For people.
+        message: String,
+    },
+    /// Manifest and indexes are of no more use on the disk.
+    DropWork,
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing, until someone asks.
+    Rest,
+    /// Nothing before this time of the boot clock.
+    WaitUntil(Duration),
+    /// Have the metadata refreshed.
+    Refresh,
+    /// Have the manifest fetched, verify it and the right to install it.
+    FetchManifest {
+        /// The TUF target.
+        target: String,
+    },
+    /// Have an image's index fetched.
+    FetchIndex {
+        /// Image.
+        image: usize,
+    },
+    /// Take the slot out of the boot order.
+    Exclude {
+        /// The slot.
+        slot: String,
+    },
+    /// Read manifest and indexes from the disk.
+    Reload,
+    /// Hold a frame of the target slot against the index.
+    Inspect {
+        /// Image.
+        image: usize,
+        /// Frame.
+        frame: usize,
+    },
+    /// Have a run of frames fetched, one after the other.
+    FetchFrames {
+        /// Image.
+        image: usize,
+        /// The first.
+        frame: usize,
+        /// How many.
+        count: usize,
+    },
+    /// Read a frame of the target slot back.
+    ReadBack {
+        /// Image.
+        image: usize,
+        /// Frame.
+        frame: usize,
+    },
+    /// Compare the hash of all that was read back of an image.
+    CompareImage {
+        /// Image.
+        image: usize,
+    },
+    /// See whether anything holds the restart back.
+    Proceed,
+    /// Put the slot first in the boot order.
+    PutFirst {
+        /// The slot.
+        slot: String,
+    },
+    /// Ask for a restart.
+    Reboot,
+    /// Run the gate's checks.
+    RunGate,
+    /// Refill the slot's tries.
+    MarkGood {
+        /// The slot.
+        slot: String,
+    },
+    /// Put `to` first in the boot order and take `from` out.
+    Revert {
+        /// The slot to go back to.
+        to: String,
+        /// The slot given up.
+        from: String,
+    },
+}

@@ -1,0 +1,143 @@
+//! The journal: the one durable record of how far an update has come. It is written before anything is done that it
+//! describes, and read at every start.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use vigil_durable::Mode;
+use vigil_protocol::replay::Replay;
+use vigil_wire::{Failure, ReleaseId, State};
+
+const VERSION: u32 = 1;
+const LIMIT: u64 = 1024 * 1024;
+
+/// The record.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Journal {
+    /// Format version, 1.
+    pub v: u32,
+    /// Where the engine stands.
+    pub state: State,
+    /// The install under way, or the last one.
+    pub install: Option<Install>,
+    /// What each slot was last verified to hold. A slot is not listed from the moment its writing begins.
+    pub contents: BTreeMap<String, ReleaseId>,
+    /// The release that was last confirmed.
+    pub confirmed: Option<ReleaseId>,
+    /// Whether the release that was confirmed last ever had authenticated contact.
+    pub had_contact: bool,
+    /// The last failure or rollback.
+    pub last_failure: Option<Failure>,
+    /// Envelopes that were used.
+    pub replay: Replay,
+}
+
+/// One install, from its acceptance on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Install {
+    /// The id of the command that asked for it; none when the release's own policy did.
+    pub command: Option<String>,
+    /// The command's envelope: it is verified again after every refresh.
+    pub envelope: Option<String>,
+    /// The release's TUF target.
+    pub release_target: String,
+    /// The release, once its manifest is verified.
+    pub release: Option<ReleaseId>,
+    /// The manifest's hash, once it is verified.
+    pub manifest_sha256: Option<String>,
+    /// The slot that is written.
+    pub target: String,
+    /// The slot that runs, and is gone back to.
+    pub from: String,
+    /// The boot in which the restart was asked for.
+    pub reboot_from_boot: Option<String>,
+    /// The trial, once it has begun.
+    pub trial: Option<Trial>,
+    /// A rollback was decided and waits for the restart.
+    pub reverting: bool,
+}
+
+/// The trial of a release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// The boot that the times below belong to.
+    pub boot_id: String,
+    /// How often the release was booted on trial.
+    pub boots: u32,
+    /// When this boot's trial began, in milliseconds of the boot clock.
+    pub began_millis: u64,
+    /// When the gate was passed, in milliseconds of the boot clock.
+    pub good_millis: Option<u64>,
+}
+
+/// Where the journal lies.
+#[derive(Debug)]
+pub struct JournalFile {
+    path: PathBuf,
+}
+
+/// What was found at the start.
+#[derive(Debug, PartialEq)]
+pub enum Found {
+    /// The journal, or a new one where there was none.
+    Journal(Box<Journal>),
+    /// A file that is no journal of this version was put aside; the journal begins anew.
+    Damaged {
+        /// Where the file is now.
+        aside: PathBuf,
+        /// What was wrong with it.
+        why: String,
+    },
+}
+
+impl JournalFile {
+    /// The journal in the updater's state directory.
+    pub fn new(state: &Path) -> Self {
+        Self { path: state.join("journal.json") }
+    }
+
+    /// Reads it.
+    pub fn load(&self) -> io::Result<Found> {
+        let read = vigil_durable::read_bounded(&self.path, LIMIT);
+        let why = match read {
+            Ok(None) => return Ok(Found::Journal(Box::new(Journal { v: VERSION, ..Journal::default() }))),
+            Ok(Some(bytes)) => match serde_json::from_slice::<Journal>(&bytes) {
+                Ok(journal) if journal.v == VERSION => return Ok(Found::Journal(Box::new(journal))),
+                Ok(journal) => format!("format {}, this updater reads {VERSION}", journal.v),
+                Err(error) => error.to_string(),
+            },
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        let aside = vigil_durable::set_aside("journal.aside", &self.path)?;
+        Ok(Found::Damaged { aside, why })
+    }
+
+    /// Makes the journal durable. The crash point carries the state's name.
+    pub fn save(&self, journal: &Journal) -> io::Result<()> {
+        let bytes = serde_json::to_vec(journal)?;
+        let reverting = journal.install.as_ref().is_some_and(|install| install.reverting);
+        let name = if reverting { "reverting" } else { journal.state.name() };
+        vigil_durable::write(&format!("journal.{name}"), &self.path, &bytes, Mode::Private)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_truncated_or_foreign_journal_is_put_aside_and_a_new_one_begins() {
+        for content in ["{\"v\":1,\"state\":\"wri", "{\"v\":99}", ""] {
+            let directory = tempfile::tempdir().unwrap();
+            let file = JournalFile::new(directory.path());
+            std::fs::write(&file.path, content).unwrap();
+            assert!(matches!(file.load().unwrap(), Found::Damaged { .. }), "{content}");
+            assert!(directory.path().join("journal.json.damaged").exists());
+            let Found::Journal(journal) = file.load().unwrap() else { panic!("still damaged") };
+            assert_eq!(journal.state, State::Idle);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Slots: where images are written and read back. A part of a slot is a file or a block device of fixed size.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, fadvise};
+use vigil_durable::crash_point;
+
+/// One part of a slot, open for writing and reading back.
+#[derive(Debug)]
+pub struct Part {
+    path: PathBuf,
+    file: File,
+    size: u64,
+}
+
+impl Part {
+    /// Opens a file or block device. Its size is what it is: a slot is never grown, since on a device it cannot be.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("slot {}: {error}", path.display()));
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(named)?;
+        let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(named)?;
+        Ok(Self { path: path.to_owned(), file, size })
+    }
+
+    /// Bytes that fit.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Writes `bytes` at `offset` and waits until they are on the disk.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if offset + bytes.len() as u64 > self.size {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("slot {}: the image is larger than the slot", self.path.display()),
+            ));
+        }
+        crash_point("slot.frame", "before");
+        self.file.write_all_at(bytes, offset)?;
+        self.file.sync_data()?;
+        crash_point("slot.frame", "after");
+        Ok(())
+    }
+
+    /// Reads `buffer.len()` bytes at `offset` from the disk and not from the page cache, which would tell what was
+    /// meant to be written instead of what was.
+    pub fn read_back(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let length = std::num::NonZeroU64::new(buffer.len() as u64);
+        fadvise(&self.file, offset, length, Advice::DontNeed)?;
+        self.file.read_exact_at(buffer, offset)?;
+        // What was read will not be read again, and the room's applications need the memory.
+        fadvise(&self.file, offset, length, Advice::DontNeed)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_past_the_end_of_the_slot_is_refused_and_changes_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(10).unwrap();
+        let part = Part::open(file.path()).unwrap();
+        assert_eq!(part.write(4, &[1; 7]).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        part.write(4, &[1; 6]).unwrap();
+        let mut read = [9; 10];
+        part.read_back(0, &mut read).unwrap();
+        assert_eq!(read, [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
+    }
+}
