@@ -1,0 +1,193 @@
+//! The manifest: a TUF target `releases/{product}/{version}.json` that names everything else by size and hash.
+
+use semver::Version;
+use serde::{Deserialize, Serialize};
+
+/// A manifest's bytes at most.
+pub const MANIFEST_BYTES: u64 = 64 * 1024;
+const IMAGES: usize = 8;
+const HARDWARE_REVISIONS: usize = 64;
+
+/// Why a manifest was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// Not the JSON of a manifest.
+    #[error("not a release manifest: {0}")]
+    Malformed(String),
+    /// A format of tomorrow.
+    #[error(
+        "release manifest of format {0}; this updater reads format 1: install the release that brings a newer updater first"
+    )]
+    Format(u32),
+    /// A value that no release can have.
+    #[error("release manifest with an impossible {0}")]
+    Value(&'static str),
+}
+
+/// Who may start the install of a release.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstallPolicy {
+    /// Only an operator's signed command.
+    #[default]
+    Operator,
+    /// The device itself, when it learns of the release.
+    Automatic,
+}
+
+/// A release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Format version, 1.
+    pub format: u32,
+    /// The product it is for.
+    pub product: String,
+    /// The hardware revisions it is for.
+    pub hardware: Vec<String>,
+    /// For people.
+    pub version: Version,
+    /// For the floor: greater than that of every earlier release of the product.
+    pub sequence: u64,
+    /// Who may start its install.
+    #[serde(default)]
+    pub install: InstallPolicy,
+    /// The images; all are installed or none.
+    pub images: Vec<Image>,
+}
+
+/// One image of a release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Which part of a slot it goes to, e.g. `rootfs`.
+    pub name: String,
+    /// The image as it lies in the slot: bytes.
+    pub size: u64,
+    /// The image as it lies in the slot: SHA-256, lower-case hex.
+    pub sha256: String,
+    /// The frames' index.
+    pub index: Part,
+    /// The frames, one after the other.
+    pub frames: Part,
+}
+
+/// A file of the repository, under the name of its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256, lower-case hex.
+    pub sha256: String,
+}
+
+/// The name of a release's TUF target.
+pub fn target_name(product: &str, version: &str) -> String {
+    format!("releases/{product}/{version}.json")
+}
+
+/// Where a part lies in the repository, relative to its base.
+pub fn blob_path(sha256: &str) -> String {
+    format!("blobs/{sha256}")
+}
+
+impl Manifest {
+    /// Reads a manifest and checks every value that a later step relies on.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        /// Read first, so that a format of tomorrow is named as such and not as an unknown field.
+        #[derive(Deserialize)]
+        struct Header {
+            format: u32,
+        }
+        let malformed = |error: serde_json::Error| ManifestError::Malformed(error.to_string());
+        if bytes.len() as u64 > MANIFEST_BYTES {
+            return Err(ManifestError::Value("size"));
+        }
+        let header: Header = serde_json::from_slice(bytes).map_err(malformed)?;
+        if header.format != 1 {
+            return Err(ManifestError::Format(header.format));
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(malformed)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), ManifestError> {
+        let is = |holds: bool, what| if holds { Ok(()) } else { Err(ManifestError::Value(what)) };
+        is(is_label(&self.product), "product")?;
+        is((1..=HARDWARE_REVISIONS).contains(&self.hardware.len()), "number of hardware revisions")?;
+        is(self.hardware.iter().all(|revision| is_label(revision)), "hardware revision")?;
+        is((1..=IMAGES).contains(&self.images.len()), "number of images")?;
+        for (position, image) in self.images.iter().enumerate() {
+            is(is_label(&image.name), "image name")?;
+            is(self.images[..position].iter().all(|other| other.name != image.name), "repeated image name")?;
+            is(image.size > 0, "image size")?;
+            is(is_sha256(&image.sha256), "image hash")?;
+            is(is_sha256(&image.index.sha256) && is_sha256(&image.frames.sha256), "part hash")?;
+            is(image.index.size <= super::INDEX_BYTES, "index size")?;
+        }
+        Ok(())
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && !text.starts_with('.')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> serde_json::Value {
+        let hash = "0123456789abcdef".repeat(4);
+        serde_json::json!({
+            "format": 1, "product": "bar", "hardware": ["r1"], "version": "2.0.0", "sequence": 2,
+            "images": [{"name": "rootfs", "size": 5, "sha256": hash,
+                        "index": {"size": 80, "sha256": hash}, "frames": {"size": 9, "sha256": hash}}],
+        })
+    }
+
+    fn parse(value: &serde_json::Value) -> Result<Manifest, ManifestError> {
+        Manifest::parse(value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_release_waits_for_an_operator_unless_its_signed_manifest_says_otherwise() {
+        assert_eq!(parse(&manifest()).unwrap().install, InstallPolicy::Operator);
+        let mut automatic = manifest();
+        automatic["install"] = "automatic".into();
+        assert_eq!(parse(&automatic).unwrap().install, InstallPolicy::Automatic);
+    }
+
+    #[test]
+    fn a_format_of_tomorrow_is_named_even_when_it_has_fields_of_tomorrow() {
+        let mut tomorrow = manifest();
+        tomorrow["format"] = 2.into();
+        tomorrow["novelty"] = true.into();
+        assert_eq!(parse(&tomorrow), Err(ManifestError::Format(2)));
+    }
+
+    #[test]
+    fn values_that_no_release_can_have_are_refused() {
+        for (path, value) in [
+            ("/images/0/sha256", serde_json::json!("../../etc/passwd")),
+            ("/images/0/name", "../x".into()),
+            ("/images/0/size", 0.into()),
+            ("/images", serde_json::json!([])),
+            ("/product", "".into()),
+            ("/hardware", serde_json::json!([])),
+            ("/images/0/index/size", u64::MAX.into()),
+        ] {
+            let mut wrong = manifest();
+            *wrong.pointer_mut(path).unwrap() = value;
+            assert!(matches!(parse(&wrong), Err(ManifestError::Value(_))), "{path}");
+        }
+    }
+}

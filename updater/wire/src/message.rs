@@ -1,0 +1,280 @@
+//! The messages themselves.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of this contract. The updater serves a peer of the same version only; both come with one release.
+pub const WIRE_VERSION: u32 = 1;
+
+/// What a peer asks of the updater.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// First on every connection.
+    Hello {
+        /// The peer's [`WIRE_VERSION`].
+        version: u32,
+    },
+    /// How it stands: answered by [`Response::Status`].
+    Status,
+    /// Begin a refresh of the trusted metadata, unless one is under way. The fetching follows through `Next`.
+    Refresh,
+    /// The verified bytes of a target other than a release, such as `operators/acme.json`.
+    Target {
+        /// The target's name.
+        name: String,
+    },
+    /// Install a release, by an operator's envelope (`update.install`) or by the release's own signed policy.
+    Install {
+        /// The operator's DSSE envelope, as it arrived.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        envelope: Option<String>,
+        /// Without an envelope: the release's target name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        release: Option<String>,
+    },
+    /// What should be fetched next: answered by [`Response::Need`], [`Response::Working`] or [`Response::Idle`].
+    Next,
+    /// Bytes of what was asked for, in the blob.
+    Feed {
+        /// The id of the need.
+        need: u64,
+        /// Where in the file the blob begins.
+        offset: u64,
+        /// What the blob is.
+        fetch: Fetch,
+    },
+    /// The courier's contact with the world, as evidence for the trial. It decides nothing on its own.
+    Contact(Contact),
+    /// Events after the one numbered `after`, oldest first, a page at most.
+    Events {
+        /// The last number the peer has.
+        after: u64,
+    },
+}
+
+/// What a [`Request::Feed`] brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fetch {
+    /// Bytes, and more will come.
+    More,
+    /// The last bytes of the file.
+    Last,
+    /// There is no such file (404 or 403).
+    Missing,
+    /// It could not be fetched now; the updater decides when to ask again.
+    Failed,
+}
+
+/// What the courier sees of the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// The daemon runs its loop and has its stores open.
+    pub ready: bool,
+    /// A session with the broker is up.
+    pub broker: bool,
+    /// An interface has carrier.
+    pub carrier: bool,
+    /// The gateway answers.
+    pub gateway: bool,
+}
+
+/// What the updater answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "response", rename_all = "snake_case")]
+pub enum Response {
+    /// To `Hello`.
+    Hello {
+        /// The updater's [`WIRE_VERSION`].
+        version: u32,
+        /// The updater's own version, for people.
+        updater: String,
+    },
+    /// To `Status`.
+    Status(Box<UpdateStatus>),
+    /// Taken up; durable where it has to be.
+    Done,
+    /// To `Target`: its bytes are in the blob.
+    Target {
+        /// The version of the targets metadata that vouches for it.
+        version: u64,
+    },
+    /// To `Next`: this should be fetched.
+    Need(Need),
+    /// To `Next` and `Feed`: nothing to fetch just now, ask again; work is going on.
+    Working,
+    /// To `Next`: nothing to do.
+    Idle,
+    /// To `Feed`: go on with the same file.
+    Continue,
+    /// To `Events`.
+    Events {
+        /// Oldest first.
+        events: Vec<Event>,
+    },
+    /// Refused, with a stable code.
+    Refused {
+        /// Stable, for programs: a command's reason code where there is one.
+        code: String,
+        /// For people: what, and what to do.
+        message: String,
+    },
+}
+
+/// A file that should be fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Need {
+    /// Named again in each `Feed`; what is fed for another need is refused.
+    pub need: u64,
+    /// Relative to the repository's base, e.g. `metadata/timestamp.json`.
+    pub path: String,
+    /// Where to begin.
+    pub offset: u64,
+    /// Bytes to fetch from there at most: the exact number when `exact`.
+    pub length: u64,
+    /// Whether `length` is the exact number (a range of a blob) or a limit.
+    pub exact: bool,
+}
+
+/// The engine's states. A name never changes its meaning: they are in journals and in the field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Nothing under way.
+    #[default]
+    Idle,
+    /// Metadata, manifest and index are being fetched and verified.
+    Checking,
+    /// The target slot is being taken out of the boot order.
+    Invalidating,
+    /// The target slot is being written.
+    Writing,
+    /// The target slot is being read back.
+    Verifying,
+    /// The target slot holds the verified release.
+    Staged,
+    /// The target slot is being put first in the boot order.
+    Activating,
+    /// A restart was asked for.
+    Rebooting,
+    /// The new release runs and has not passed its gate.
+    Trial,
+    /// It has passed its gate and waits for one authenticated contact.
+    Good,
+    /// It had contact: the update is done.
+    Confirmed,
+    /// It was given up; the release before runs, or will after the restart.
+    RolledBack,
+    /// The install failed before the restart; the running release was never in question.
+    Failed,
+}
+
+impl State {
+    /// The state's name, as it is published.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Checking => "checking",
+            Self::Invalidating => "invalidating",
+            Self::Writing => "writing",
+            Self::Verifying => "verifying",
+            Self::Staged => "staged",
+            Self::Activating => "activating",
+            Self::Rebooting => "rebooting",
+            Self::Trial => "trial",
+            Self::Good => "good",
+            Self::Confirmed => "confirmed",
+            Self::RolledBack => "rolled_back",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether an install is between its beginning and its end.
+    pub fn is_under_way(self) -> bool {
+        !matches!(self, Self::Idle | Self::Confirmed | Self::RolledBack | Self::Failed)
+    }
+}
+
+/// How the updater stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateStatus {
+    /// The engine's state.
+    pub state: State,
+    /// The slot that runs.
+    pub running_slot: String,
+    /// The slots by name.
+    pub slots: BTreeMap<String, SlotStatus>,
+    /// The release that is being installed or tried.
+    pub target: Option<ReleaseId>,
+    /// The command that asked for it.
+    pub command: Option<String>,
+    /// How far writing or verifying has come.
+    pub progress: Option<ProgressState>,
+    /// The last failure or rollback.
+    pub last_failure: Option<Failure>,
+    /// Releases of a lower sequence are refused.
+    pub floor: u64,
+    /// The versions of the trusted metadata, by role.
+    pub metadata: BTreeMap<String, u64>,
+    /// The number of the newest event.
+    pub last_event: u64,
+    /// Whether the socket filter is on that keeps this process off the network.
+    pub confined: bool,
+}
+
+/// One slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotStatus {
+    /// Whether the bootloader may choose it.
+    pub bootable: bool,
+    /// What was last verified in it, if anything.
+    pub release: Option<ReleaseId>,
+}
+
+/// A release by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseId {
+    /// A semantic version, for people.
+    pub version: String,
+    /// Grows with every release of the product.
+    pub sequence: u64,
+}
+
+/// Bytes done of bytes in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressState {
+    /// Done.
+    pub done_bytes: u64,
+    /// In all.
+    pub total_bytes: u64,
+}
+
+/// Why an install failed or a release was rolled back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which release.
+    pub release: Option<ReleaseId>,
+    /// A stable code.
+    pub cause: String,
+    /// For people.
+    pub message: String,
+    /// Whether the running slot changed back.
+    pub rolled_back: bool,
+    /// When, in seconds since 1970 by the device's clock.
+    pub at_seconds: i64,
+}
+
+/// An entry of the updater's own numbered list, which `vigild` copies into the audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// 1, 2, 3, …: a gap shows.
+    pub number: u64,
+    /// When, in seconds since 1970 by the device's clock.
+    pub at_seconds: i64,
+    /// What happened: `install.accepted`, `state`, `rolled_back`, `refused`, ….
+    pub kind: String,
+    /// For people.
+    pub message: String,
+}
