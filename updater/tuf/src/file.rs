@@ -1,0 +1,139 @@
+//! A metadata file: parsed strictly, its signatures counted against a root.
+
+use std::collections::BTreeSet;
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+use ed25519_dalek::Signature;
+use jiff::Timestamp as Time;
+use serde::Deserialize;
+
+use crate::canonical::Json;
+use crate::document::{Document, MetaFile, Role, Root};
+use crate::error::{Error, Subject};
+use crate::{MAX_SIGNATURES, MAX_STATED_BYTES};
+
+/// A file that was parsed, with what its signatures are over.
+#[derive(Clone, Debug)]
+pub(crate) struct File<D> {
+    pub(crate) document: D,
+    pub(crate) bytes: Vec<u8>,
+    message: Vec<u8>,
+    signatures: Vec<(String, Signature)>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<D> {
+    signed: D,
+    signatures: Vec<EnvelopeSignature>,
+}
+
+#[derive(Deserialize)]
+struct EnvelopeSignature {
+    keyid: String,
+    sig: String,
+}
+
+impl<D: Document> File<D> {
+    /// Parses a file; who signed it is a question for [`File::check_signatures`].
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        Self::parse_or_reason(bytes).map_err(|reason| Error::Malformed(D::ROLE.into(), reason))
+    }
+
+    fn parse_or_reason(bytes: &[u8]) -> Result<Self, String> {
+        // Read twice: once for what is signed, unknown fields and all, once for what we know. The first pass has
+        // refused duplicate keys, so that the two cannot disagree.
+        let Json::Object(mut members) = Json::parse(bytes).map_err(|error| error.to_string())? else {
+            return Err("it is not a JSON object".to_owned());
+        };
+        let Some(signed @ Json::Object(_)) = members.remove("signed") else {
+            return Err("`signed` is not a JSON object".to_owned());
+        };
+        let envelope: Envelope<D> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if envelope.signatures.len() > MAX_SIGNATURES {
+            return Err(format!("it has more than {MAX_SIGNATURES} signatures"));
+        }
+        let document = envelope.signed;
+        let (kind, spec_version) = document.form();
+        if kind != D::ROLE.name() {
+            return Err(format!("its _type is {kind:?}"));
+        }
+        if spec_version.split('.').next() != Some("1") {
+            return Err(format!(
+                "it follows version {spec_version:?} of the specification, this client version 1"
+            ));
+        }
+        if document.version() == 0 {
+            return Err("its version is 0".to_owned());
+        }
+        document.check()?;
+        Ok(Self {
+            bytes: bytes.to_vec(),
+            message: signed.canonical(),
+            // A signature of another scheme is not 64 bytes long; it does not count, and does not spoil the others.
+            signatures: envelope.signatures.into_iter().filter_map(EnvelopeSignature::decode).collect(),
+            document,
+        })
+    }
+
+    /// Whether as many different keys as `root` asks for have signed.
+    pub(crate) fn check_signatures(&self, root: &Root) -> Result<(), Error> {
+        let counted = self.signers(root, D::ROLE);
+        let needed = root.role(D::ROLE).map_or(u32::MAX, |keys| keys.threshold);
+        if counted >= needed {
+            return Ok(());
+        }
+        Err(Error::Threshold { subject: D::ROLE.into(), root: root.version, needed, counted })
+    }
+
+    fn signers(&self, root: &Root, role: Role) -> u32 {
+        let mut signers = BTreeSet::new();
+        let keyids: BTreeSet<_> = root.role(role).into_iter().flat_map(|keys| &keys.keyids).collect();
+        for keyid in keyids {
+            let Some(key) = root.keys.get(keyid).and_then(crate::document::Key::ed25519) else { continue };
+            let mut by_this = self.signatures.iter().filter(|(by, _)| by == keyid);
+            if !signers.contains(key.as_bytes())
+                && by_this.any(|(_, signature)| key.verify_strict(&self.message, signature).is_ok())
+            {
+                signers.insert(key.to_bytes());
+            }
+        }
+        signers.len() as u32
+    }
+
+    pub(crate) fn check_expiry(&self, now: Time) -> Result<(), Error> {
+        let expires = self.document.expires();
+        if now < expires { Ok(()) } else { Err(Error::Expired { subject: D::ROLE.into(), expires, now }) }
+    }
+
+    /// Whether this is the file that `listed` names.
+    pub(crate) fn is(&self, listed: &MetaFile) -> bool {
+        self.document.version() == listed.version
+            && check_content(&self.bytes, listed, D::ROLE.into()).is_ok()
+    }
+}
+
+impl EnvelopeSignature {
+    fn decode(self) -> Option<(String, Signature)> {
+        let bytes = HEXLOWER_PERMISSIVE.decode(self.sig.as_bytes()).ok()?;
+        Some((self.keyid, Signature::from_slice(&bytes).ok()?))
+    }
+}
+
+/// Length and hashes, as far as they are stated.
+pub(crate) fn check_content(bytes: &[u8], listed: &MetaFile, subject: Subject) -> Result<(), Error> {
+    let found = bytes.len() as u64;
+    if let Some(allowed) = listed.length
+        && found != allowed
+    {
+        return Err(Error::Length { subject, allowed, found });
+    }
+    match &listed.hashes {
+        Some(hashes) if !hashes.matches(bytes) => Err(Error::Hash(subject)),
+        _ => Ok(()),
+    }
+}
+
+/// How many bytes to accept for a listed file.
+pub(crate) fn limit(listed: &MetaFile, default: u64) -> u64 {
+    listed.length.map_or(default, |stated| stated.min(MAX_STATED_BYTES))
+}

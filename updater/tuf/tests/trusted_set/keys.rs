@@ -1,0 +1,129 @@
+//! Who counts as a signer: section 4.2.1 and the verification of signatures.
+
+use serde_json::{Value, json};
+use vigil_tuf::Role;
+
+use crate::repository::{Client, Repository, key_id, now};
+
+/// Publishes what `change` made of the timestamp's file.
+fn with_timestamp(repository: &mut Repository, change: impl FnOnce(&mut Value)) {
+    let mut file: Value = serde_json::from_slice(&repository.files["timestamp.json"]).unwrap();
+    change(&mut file);
+    repository.files.insert("timestamp.json".to_owned(), file.to_string().into_bytes());
+}
+
+fn two_of_two() -> Repository {
+    let mut repository = Repository::new();
+    repository.set_keys(Role::Timestamp, &[2, 5], 2);
+    repository.publish_root();
+    repository.publish();
+    repository
+}
+
+#[test]
+fn a_threshold_is_met_by_different_keys_only() {
+    let mut repository = two_of_two();
+    Client::new(&repository).refresh(&repository, now()).unwrap();
+    for signers in [vec![2], vec![2, 2], vec![5, 5, 5], vec![2, 3], vec![]] {
+        repository.signers.insert(Role::Timestamp, signers.clone());
+        repository.serve(Role::Timestamp);
+        assert_eq!(
+            Client::new(&repository).refused(&repository),
+            ("threshold", Some(Role::Timestamp)),
+            "{signers:?}"
+        );
+    }
+    repository.signers.insert(Role::Timestamp, vec![9, 5, 3, 2, 2]);
+    repository.serve(Role::Timestamp);
+    Client::new(&repository).refresh(&repository, now()).unwrap();
+}
+
+#[test]
+fn a_key_under_two_ids_counts_once() {
+    let mut repository = two_of_two();
+    repository.root["keys"][key_id(5)] = repository.root["keys"][key_id(2)].clone();
+    repository.publish_root();
+    with_timestamp(&mut repository, |file| {
+        file["signatures"][1]["sig"] = file["signatures"][0]["sig"].clone();
+    });
+    assert_eq!(Client::new(&repository).refused(&repository), ("threshold", Some(Role::Timestamp)));
+}
+
+#[test]
+fn an_id_listed_twice_in_a_role_counts_once() {
+    let mut repository = Repository::new();
+    repository.root["roles"]["timestamp"] = json!({"keyids": [key_id(2), key_id(2)], "threshold": 2});
+    repository.publish_root();
+    repository.signers.insert(Role::Timestamp, vec![2, 2]);
+    repository.serve(Role::Timestamp);
+    assert_eq!(Client::new(&repository).refused(&repository), ("threshold", Some(Role::Timestamp)));
+}
+
+#[test]
+fn a_bad_signature_does_not_spoil_a_good_one() {
+    let mut repository = Repository::new();
+    with_timestamp(&mut repository, |file| {
+        let good = file["signatures"][0].clone();
+        let id = key_id(2);
+        file["signatures"] = json!([{"keyid": id, "sig": ""}, {"keyid": id, "sig": "zz"}, {"keyid": id, "sig": "00".repeat(64)}, good]);
+    });
+    Client::new(&repository).refresh(&repository, now()).unwrap();
+}
+
+#[test]
+fn keys_of_other_types_are_kept_and_never_count() {
+    let other = json!({"keytype": "rsa", "scheme": "rsassa-pss-sha256", "keyval": {"public": "-----BEGIN…"}});
+    let mut repository = two_of_two();
+    repository.root["keys"][key_id(5)] = other.clone();
+    repository.publish_root();
+    assert_eq!(Client::new(&repository).refused(&repository), ("threshold", Some(Role::Timestamp)));
+
+    repository.root["roles"]["timestamp"]["threshold"] = json!(1);
+    repository.publish_root();
+    let client = Client::refreshed(&repository);
+    assert_eq!(json!(client.set.root().keys[&key_id(5)]), other);
+}
+
+#[test]
+fn an_ed25519_key_that_is_no_sound_point_never_counts() {
+    for public in ["00".repeat(32), "01".to_owned() + &"00".repeat(31), "abcd".to_owned(), "xyz".to_owned()] {
+        let mut repository = Repository::new();
+        repository.root["keys"][key_id(2)]["keyval"]["public"] = json!(public);
+        repository.publish_root();
+        with_timestamp(&mut repository, |file| {
+            // R is the identity and s is zero: any message verifies under a key of small order, unless it is refused.
+            file["signatures"][0]["sig"] = json!("01".to_owned() + &"00".repeat(63));
+        });
+        assert_eq!(Client::new(&repository).refused(&repository), ("threshold", Some(Role::Timestamp)));
+    }
+}
+
+#[test]
+fn unknown_fields_are_part_of_what_is_signed() {
+    let mut repository = Repository::new();
+    repository.timestamp["x-note"] = json!({"b": 1, "a": ["\u{e9}", "e\u{301}", "\"\\\n"]});
+    repository.serve(Role::Timestamp);
+    Client::new(&repository).refresh(&repository, now()).unwrap();
+    with_timestamp(&mut repository, |file| file["signed"]["x-note"]["b"] = json!(2));
+    assert_eq!(Client::new(&repository).refused(&repository), ("threshold", Some(Role::Timestamp)));
+}
+
+#[test]
+fn fields_outside_of_what_is_signed_are_ignored() {
+    let mut repository = Repository::new();
+    with_timestamp(&mut repository, |file| {
+        file["comment"] = json!("x");
+        file["signatures"][0]["method"] = json!("y");
+    });
+    Client::new(&repository).refresh(&repository, now()).unwrap();
+}
+
+#[test]
+fn a_file_with_endless_signatures_is_refused() {
+    let mut repository = Repository::new();
+    with_timestamp(&mut repository, |file| {
+        let signature = json!({"keyid": "k", "sig": ""});
+        file["signatures"].as_array_mut().unwrap().extend(vec![signature; 256]);
+    });
+    assert_eq!(Client::new(&repository).refused(&repository), ("malformed", Some(Role::Timestamp)));
+}

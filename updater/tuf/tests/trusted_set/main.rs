@@ -1,0 +1,11 @@
+//! The trusted set against a repository in memory: each rule refused, and its valid twin accepted.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests, too.
+
+mod chain;
+mod damage;
+mod keys;
+mod load;
+mod repository;
+mod root;
+mod time;
