@@ -4,6 +4,12 @@
 pub mod boot;
 pub mod config;
 pub mod engine;
+pub mod events;
+pub mod floor;
 pub mod journal;
 pub mod release;
+pub mod sandbox;
+pub mod service;
 pub mod slot;
+pub mod stash;
+pub mod trust;

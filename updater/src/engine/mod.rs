@@ -86,6 +86,16 @@ impl Engine {
         self.floor
     }
 
+    /// Whether an install or its rollback is between beginning and end.
+    pub fn is_busy(&self) -> bool {
+        self.journal.state.is_under_way() || self.is_reverting()
+    }
+
+    /// Whether it was decided to go back.
+    pub fn is_reverting(&self) -> bool {
+        self.journal.install.as_ref().is_some_and(|install| install.reverting)
+    }
+
     /// The slot that runs.
     pub fn running(&self) -> &str {
         &self.running
@@ -108,7 +118,7 @@ impl Engine {
 
     /// The step to take now.
     pub fn next(&self, now: Now) -> Step {
-        let reverting = self.journal.install.as_ref().is_some_and(|install| install.reverting);
+        let reverting = self.is_reverting();
         if !self.gate.marked && self.journal.state != State::Trial && !reverting {
             // Every good boot refills what the bootloader has spent on it; a boot on trial is not yet one.
             return Step::MarkGood { slot: self.running.clone() };
@@ -144,7 +154,7 @@ impl Engine {
     }
 
     fn handle(&mut self, now: Now, event: Event) -> Vec<Output> {
-        let reverting = self.journal.install.as_ref().is_some_and(|install| install.reverting);
+        let reverting = self.is_reverting();
         match (self.journal.state, event) {
             (_, Event::Tick) => vec![],
             (_, Event::Contact(contact)) => {

@@ -215,10 +215,6 @@ impl Engine {
         ]
     }
 
-    fn is_reverting(&self) -> bool {
-        self.journal.install.as_ref().is_some_and(|install| install.reverting)
-    }
-
     pub(super) fn revert(&mut self, now: Now, cause: &str, message: &str) -> Vec<Output> {
         self.record_failure(now, cause, message, true);
         if let Some(install) = &mut self.journal.install {

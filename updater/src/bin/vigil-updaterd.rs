@@ -1,0 +1,126 @@
+//! `vigil-updaterd`: what has authority over the boot, and no network.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use lexopt::prelude::*;
+use tracing::warn;
+use vigil_updater::config::Config;
+use vigil_updater::service::{self, Updater};
+use vigil_updater::{boot, sandbox};
+
+const HELP: &str = "\
+vigil-updaterd: installs signed releases into the other slot; speaks AF_UNIX only
+
+Usage: vigil-updaterd [--config FILE] [--check-config]
+       vigil-updaterd --config FILE --power-on BOOT_ID
+
+  --config FILE      settings (default /etc/vigil/updater.toml)
+  --check-config     read the settings, say what is wrong, and end
+  --power-on ID      for boot kind 'file': do what the first stage does at power-on
+                     (choose a slot, spend a try), print the slot, and end
+  --version, --help
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong configuration.
+Log level: VIGIL_LOG (error, warn, info, debug).";
+
+struct Arguments {
+    config: PathBuf,
+    check: bool,
+    power_on: Option<String>,
+}
+
+fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
+    let mut arguments = Arguments { config: "/etc/vigil/updater.toml".into(), check: false, power_on: None };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") => arguments.config = parser.value()?.into(),
+            Long("check-config") => arguments.check = true,
+            Long("power-on") => arguments.power_on = Some(parser.value()?.string()?),
+            Long("version") => {
+                println!("vigil-updaterd {}", env!("CARGO_PKG_VERSION"));
+                return Ok(None);
+            }
+            Short('h') | Long("help") => {
+                println!("{HELP}");
+                return Ok(None);
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Some(arguments))
+}
+
+fn main() -> ExitCode {
+    let arguments = match arguments() {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vigil-updaterd: {error}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VIGIL_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("vigil-updaterd: {error}");
+            return ExitCode::from(3);
+        }
+    };
+    let result = if arguments.check {
+        println!("{}: no errors", arguments.config.display());
+        Ok(())
+    } else if let Some(boot_id) = arguments.power_on {
+        power_on(&config, &boot_id)
+    } else {
+        run(config)
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vigil-updaterd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn power_on(config: &Config, boot_id: &str) -> anyhow::Result<()> {
+    match &config.boot {
+        vigil_updater::config::BootConfig::File { directory } => {
+            println!("{}", boot::FileBoot::new(directory).power_on(boot_id)?);
+            Ok(())
+        }
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    let confined = match sandbox::confine() {
+        Ok(()) => true,
+        Err(error) if config.require_seccomp => {
+            return Err(error).context("set require_seccomp = false to run without");
+        }
+        Err(error) => {
+            warn!("{error}; running without it");
+            false
+        }
+    };
+    let courier = match &config.courier {
+        None => None,
+        Some(name) => Some(match name.parse() {
+            Ok(uid) => uid,
+            Err(_) => nix::unistd::User::from_name(name)?
+                .with_context(|| format!("courier: there is no user {name:?} on this system"))?
+                .uid
+                .as_raw(),
+        }),
+    };
+    let socket = config.socket.clone();
+    let listener = service::bind(&socket).with_context(|| format!("socket {}", socket.display()))?;
+    let mut updater = Updater::open(config, confined)?;
+    let own = rustix::process::geteuid().as_raw();
+    service::serve(&mut updater, &listener, |uid| uid == 0 || uid == own || Some(uid) == courier)
+}

@@ -1,0 +1,281 @@
+//! What the courier is asked to fetch, and what becomes of what it brings. It decides nothing: every byte is held
+//! against a signature or a signed hash before it is used.
+
+use std::io;
+
+use sha2::{Digest, Sha256};
+use vigil_tuf::{Fetched, Role};
+use vigil_wire::{Fetch, Need, Response};
+
+use super::{Updater, now};
+use crate::engine::{Event, Step, cause};
+use crate::release::{FRAME_BYTES, Index, MANIFEST_BYTES, Manifest, blob_path};
+use crate::stash::sha256_hex;
+
+/// The fetch under way.
+#[derive(Default)]
+pub(super) struct Courier {
+    last_need: u64,
+    open: Option<Open>,
+}
+
+struct Open {
+    need: Need,
+    what: What,
+    /// What has come and was not used yet.
+    buffer: Vec<u8>,
+    /// Bytes that have come.
+    received: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    Metadata(Role),
+    Operators,
+    Manifest,
+    Index { image: usize },
+    Frames { image: usize, frame: usize },
+}
+
+impl Updater {
+    /// What should be fetched next. Asking again gives up what was being fetched: the courier may be a new one.
+    pub(super) fn next_need(&mut self) -> io::Result<Response> {
+        self.courier.open = None;
+        let Some((what, path, offset, length, exact)) = self.wanted()? else {
+            return Ok(if self.engine.is_busy() { Response::Working } else { Response::Idle });
+        };
+        self.courier.last_need += 1;
+        let need = Need { need: self.courier.last_need, path, offset, length, exact };
+        self.courier.open = Some(Open { need: need.clone(), what, buffer: Vec::new(), received: 0 });
+        Ok(Response::Need(need))
+    }
+
+    fn wanted(&mut self) -> io::Result<Option<(What, String, u64, u64, bool)>> {
+        if !self.pending.is_empty() {
+            return Ok(None);
+        }
+        let step = self.engine.next(now());
+        if step == Step::Refresh && self.trust.next_request().is_none() && !self.courier_wants_operators()? {
+            self.trust.begin_refresh();
+        }
+        if let Some(request) = self.trust.next_request() {
+            let path = format!("metadata/{}", request.path);
+            return Ok(Some((What::Metadata(request.role), path, 0, request.max_len, false)));
+        }
+        if self.courier_wants_operators()? {
+            return Ok(self.target_need(What::Operators, &self.trust.operators_target(), u64::MAX));
+        }
+        Ok(match step {
+            Step::FetchManifest { target } => {
+                let need = self.target_need(What::Manifest, &target, MANIFEST_BYTES);
+                if need.is_none() {
+                    let message =
+                        format!("the repository's metadata does not list {target}, or it is too large");
+                    self.tell(now(), Event::Failed { cause: cause::FETCH, message })?;
+                }
+                need
+            }
+            Step::FetchIndex { image } => self.engine.work().map(|work| {
+                let part = &work.manifest().images[image].index;
+                (What::Index { image }, blob_path(&part.sha256), 0, part.size, true)
+            }),
+            Step::FetchFrames { image, frame, count } => self.engine.work().and_then(|work| {
+                let frames = work.index(image)?.frames();
+                let first = &frames[frame];
+                let last = &frames[frame + count - 1];
+                let length = last.offset + u64::from(last.compressed) - first.offset;
+                let path = blob_path(&work.manifest().images[image].frames.sha256);
+                Some((What::Frames { image, frame }, path, first.offset, length, true))
+            }),
+            _ => None,
+        })
+    }
+
+    /// After a refresh that went through, and until the list that it vouches for is here.
+    fn courier_wants_operators(&mut self) -> io::Result<bool> {
+        if self.trust.is_refreshed() { self.trust.wants_operators() } else { Ok(false) }
+    }
+
+    fn target_need(&self, what: What, name: &str, limit: u64) -> Option<(What, String, u64, u64, bool)> {
+        let length = self.trust.set().target(name)?.length;
+        let path = format!("targets/{}", self.trust.set().target_path(name)?);
+        (length <= limit).then_some((what, path, 0, length, true))
+    }
+
+    /// Takes what the courier brings.
+    pub(super) fn feed(&mut self, need: u64, offset: u64, fetch: Fetch, blob: &[u8]) -> io::Result<Response> {
+        let Some(mut open) = self.courier.open.take_if(|open| open.need.need == need) else {
+            return Ok(refused("stale_need", "this is not what was asked for last; ask for the next need"));
+        };
+        if offset != open.need.offset + open.received {
+            return self.fetch_failed(&open, "bytes from another place than was asked for");
+        }
+        open.received += blob.len() as u64;
+        if open.received > open.need.length {
+            return self.fetch_failed(&open, "more bytes than were signed for");
+        }
+        let now = now();
+        match fetch {
+            Fetch::Failed => self.fetch_failed(&open, "the courier could not fetch it"),
+            Fetch::Missing => self.missing(&open),
+            Fetch::More | Fetch::Last => {
+                open.buffer.extend_from_slice(blob);
+                if matches!(open.what, What::Frames { .. })
+                    && let Err(why) = self.take_frames(&mut open)?
+                {
+                    return self.fetch_failed(&open, &why);
+                }
+                if fetch == Fetch::Last {
+                    if open.need.exact && open.received < open.need.length {
+                        return self.fetch_failed(&open, "fewer bytes than were signed for");
+                    }
+                    return self.complete(open);
+                }
+                self.tell(now, Event::Fed)?;
+                self.courier.open = Some(open);
+                Ok(Response::Continue)
+            }
+        }
+    }
+
+    fn missing(&mut self, open: &Open) -> io::Result<Response> {
+        if open.what == What::Metadata(Role::Root) {
+            return self.feed_metadata(open, Fetched::Missing);
+        }
+        self.fetch_failed(open, "it is not there (404)")
+    }
+
+    fn fetch_failed(&mut self, open: &Open, why: &str) -> io::Result<Response> {
+        let message = format!("{}: {why}", open.need.path);
+        self.note("fetch.failed", &message);
+        self.tell(now(), Event::FetchFailed(message.clone()))?;
+        Ok(refused("fetch_failed", &message))
+    }
+
+    fn complete(&mut self, open: Open) -> io::Result<Response> {
+        match open.what {
+            What::Metadata(_) => self.feed_metadata(&open, Fetched::Bytes(&open.buffer)),
+            What::Operators => match self.trust.store_operators(open.buffer.clone()) {
+                Ok(()) => {
+                    self.note("operators", "a new operators list is in force");
+                    self.refreshed()
+                }
+                Err(error) => self.fetch_failed(&open, &error.to_string()),
+            },
+            What::Manifest => self.complete_manifest(&open),
+            What::Index { image } => self.complete_index(&open, image),
+            What::Frames { .. } => Ok(Response::Done),
+        }
+    }
+
+    fn feed_metadata(&mut self, open: &Open, fetched: Fetched<'_>) -> io::Result<Response> {
+        match self.trust.feed(fetched, now().wall) {
+            Ok(()) if self.trust.is_refreshed() => self.refreshed(),
+            Ok(()) => Ok(Response::Done),
+            Err(error) => {
+                self.note("metadata.refused", &error.to_string());
+                self.fetch_failed(open, &error.to_string())
+            }
+        }
+    }
+
+    /// The metadata is new, and so is what hangs on it: only then is the refresh worth anything to the engine.
+    fn refreshed(&mut self) -> io::Result<Response> {
+        if !self.trust.wants_operators()? {
+            self.tell(now(), Event::Refreshed)?;
+        }
+        Ok(Response::Done)
+    }
+
+    fn complete_manifest(&mut self, open: &Open) -> io::Result<Response> {
+        let Step::FetchManifest { target } = self.engine.next(now()) else { return Ok(Response::Done) };
+        if let Err(error) = self.trust.set().verify_target(&target, &open.buffer) {
+            return self.fetch_failed(open, &error.to_string());
+        }
+        // From here on it is the publisher's word: what is wrong with it will not get better by fetching again.
+        let event = match Manifest::parse(&open.buffer) {
+            Err(error) => Event::Failed { cause: cause::BAD_RELEASE, message: error.to_string() },
+            Ok(manifest) => match self.judge(&manifest) {
+                Err((cause, message)) => Event::Failed { cause, message },
+                Ok(()) => {
+                    self.stash.keep_manifest(&open.buffer)?;
+                    Event::Manifest { manifest: Box::new(manifest), sha256: sha256_hex(&open.buffer) }
+                }
+            },
+        };
+        self.tell(now(), event)?;
+        Ok(Response::Done)
+    }
+
+    fn complete_index(&mut self, open: &Open, image: usize) -> io::Result<Response> {
+        let wanted = self.engine.work().map(|work| work.manifest().images[image].index.sha256.clone());
+        if wanted != Some(sha256_hex(&open.buffer)) {
+            return self.fetch_failed(open, "it has not the hash that was signed");
+        }
+        let event = match Index::parse(&open.buffer) {
+            Err(error) => Event::Failed { cause: cause::BAD_RELEASE, message: error.to_string() },
+            Ok(index) => match self.open_parts() {
+                // Before the other slot is touched at all.
+                Err(error) => Event::Failed { cause: cause::NOT_FOR_DEVICE, message: error.to_string() },
+                Ok(()) => {
+                    self.stash.keep_index(image, &open.buffer)?;
+                    Event::Index { image, index }
+                }
+            },
+        };
+        self.tell(now(), event)?;
+        Ok(Response::Done)
+    }
+
+    /// Writes every frame that is whole. A frame reaches the decompressor only with the hash that was signed.
+    fn take_frames(&mut self, open: &mut Open) -> io::Result<Result<(), String>> {
+        let What::Frames { image, frame } = &mut open.what else { return Ok(Ok(())) };
+        let image = *image;
+        if let Err(error) = self.open_parts() {
+            self.tell(now(), Event::Failed { cause: cause::SLOT, message: error.to_string() })?;
+            return Ok(Err(error.to_string()));
+        }
+        loop {
+            let Some(index) = self.engine.work().and_then(|work| work.index(image)) else {
+                return Ok(Err("the install was given up".to_owned()));
+            };
+            let Some(entry) = index.frames().get(*frame) else { return Ok(Ok(())) };
+            let length = entry.compressed as usize;
+            if open.buffer.len() < length {
+                return Ok(Ok(()));
+            }
+            if Sha256::digest(&open.buffer[..length]).as_slice() != entry.compressed_sha256 {
+                return Ok(Err(format!("frame {frame} has not the hash that was signed")));
+            }
+            let (offset, size) = index.extent(*frame);
+            let event = match decompress(&open.buffer[..length], size as usize) {
+                Err(why) => {
+                    Event::Failed { cause: cause::BAD_RELEASE, message: format!("frame {frame}: {why}") }
+                }
+                Ok(raw) if Sha256::digest(&raw).as_slice() != entry.sha256 => {
+                    let message = format!("frame {frame} decodes to something else than was signed");
+                    Event::Failed { cause: cause::BAD_RELEASE, message }
+                }
+                Ok(raw) => match self.parts[image].write(offset, &raw) {
+                    Ok(()) => Event::Written { image, frame: *frame },
+                    Err(error) => Event::Failed { cause: cause::SLOT, message: error.to_string() },
+                },
+            };
+            open.buffer.drain(..length);
+            *frame += 1;
+            self.tell(now(), event)?;
+        }
+    }
+}
+
+/// Decodes one frame into at most `size` bytes. The window is capped at a frame's size by the frame itself: the
+/// whole output is held anyway.
+fn decompress(frame: &[u8], size: usize) -> Result<Vec<u8>, String> {
+    debug_assert!(size <= FRAME_BYTES as usize);
+    let raw = zstd::bulk::decompress(frame, size).map_err(|error| error.to_string())?;
+    if raw.len() == size { Ok(raw) } else { Err(format!("{} bytes, expected {size}", raw.len())) }
+}
+
+pub(super) fn refused(code: &str, message: &str) -> Response {
+    Response::Refused { code: code.to_owned(), message: message.to_owned() }
+}

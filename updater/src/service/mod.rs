@@ -1,0 +1,204 @@
+//! The daemon's shell: it takes the engine's steps, answers its peers, and keeps the time.
+
+mod authority;
+mod courier;
+mod gate;
+mod request;
+mod server;
+mod steps;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sha2::Sha256;
+use tracing::{error, info, warn};
+use vigil_wire::{SlotStatus, UpdateStatus};
+
+pub use server::{bind, serve};
+
+use crate::boot::BootControl;
+use crate::config::Config;
+use crate::engine::{Engine, Event, Now, Output};
+use crate::events::Events;
+use crate::floor::FloorFile;
+use crate::journal::{Found, JournalFile};
+use crate::slot::Part;
+use crate::stash::Stash;
+use crate::trust::Trust;
+
+/// Everything that `vigil-updaterd` holds.
+pub struct Updater {
+    config: Config,
+    engine: Engine,
+    journal: JournalFile,
+    floor: FloorFile,
+    events: Events,
+    trust: Trust,
+    stash: Stash,
+    boot: Box<dyn BootControl>,
+    /// Outputs of the engine that are not on the disk yet: nothing is done before they are.
+    pending: VecDeque<Output>,
+    courier: courier::Courier,
+    gate: Option<gate::GateRun>,
+    /// The target slot's parts, open while they are written and read back.
+    parts: Vec<Part>,
+    /// Hash of what was read back of the image so far.
+    image_hash: Sha256,
+    /// After an error that will pass: not before this time.
+    retry_at: Option<Duration>,
+    confined: bool,
+}
+
+/// What the shell may do until something happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    /// Nothing: there is work.
+    None,
+    /// Sleep until this time of the boot clock.
+    Until(Duration),
+    /// Sleep.
+    Forever,
+}
+
+/// The two clocks.
+pub fn now() -> Now {
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Now { wall: Timestamp::now(), boot: Duration::new(boot.tv_sec as u64, boot.tv_nsec as u32) }
+}
+
+impl Updater {
+    /// Opens every store and takes up where the last run was left.
+    pub fn open(config: Config, confined: bool) -> anyhow::Result<Self> {
+        vigil_durable::create_directory(&config.state)?;
+        let boot = crate::boot::open(&config.boot);
+        let booted = boot.booted()?;
+        anyhow::ensure!(
+            config.slot(&booted.slot).is_some(),
+            "the running slot {:?} is not among the configured slots",
+            booted.slot
+        );
+        let mut events = Events::open(&config.state)?;
+        let floor = FloorFile::open(&config.state)?;
+        let (trust, dropped) = Trust::open(&config.state, &config.root, &config.device.tenant)?;
+        let journal_file = JournalFile::new(&config.state);
+        let now = now();
+        let journal = match journal_file.load()? {
+            Found::Journal(journal) => *journal,
+            Found::Damaged { aside, why } => {
+                error!(file = %aside.display(), %why, "the journal was damaged, was put aside and begins anew");
+                events.append(
+                    now.wall.as_second(),
+                    "journal.damaged",
+                    &format!("{why}; kept as {}", aside.display()),
+                )?;
+                crate::journal::Journal { v: 1, ..Default::default() }
+            }
+        };
+        for what in dropped {
+            warn!("{what}");
+            events.append(now.wall.as_second(), "trust.dropped", &what)?;
+        }
+        events.append(
+            now.wall.as_second(),
+            "started",
+            &format!(
+                "vigil-updaterd {}, slot {}, boot {}",
+                env!("CARGO_PKG_VERSION"),
+                booted.slot,
+                booted.boot_id
+            ),
+        )?;
+        info!(slot = booted.slot, boot = booted.boot_id, boot_control = boot.guarantee(), "started");
+        let (engine, outputs) =
+            Engine::start(config.policy(), journal, floor.value(), &booted.slot, &booted.boot_id, now);
+        let mut updater = Self {
+            stash: Stash::open(&config.state)?,
+            config,
+            engine,
+            journal: journal_file,
+            floor,
+            events,
+            trust,
+            boot,
+            pending: outputs.into(),
+            courier: courier::Courier::default(),
+            gate: None,
+            parts: Vec::new(),
+            image_hash: Sha256::default(),
+            retry_at: None,
+            confined,
+        };
+        if let Err(error) = updater.flush(now) {
+            warn!(%error, "the journal could not be written; it is tried again");
+        }
+        Ok(updater)
+    }
+
+    /// Tells the engine and makes durable what follows. When that fails it is tried again before anything else is
+    /// done.
+    fn tell(&mut self, now: Now, event: Event) -> io::Result<()> {
+        let outputs = self.engine.on(now, event);
+        self.pending.extend(outputs);
+        self.flush(now)
+    }
+
+    fn flush(&mut self, now: Now) -> io::Result<()> {
+        while let Some(output) = self.pending.front() {
+            match output {
+                Output::Save => self.journal.save(self.engine.journal())?,
+                Output::Floor(value) => self.floor.raise(*value)?,
+                Output::Note { kind, message } => {
+                    info!(kind, message);
+                    self.events.append(now.wall.as_second(), kind, message)?;
+                }
+                Output::DropWork => {
+                    self.stash.clear();
+                    self.parts.clear();
+                }
+            }
+            self.pending.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Appends to the event list. Failing is logged: an event about a full disk cannot wait for the disk.
+    fn note(&mut self, kind: &str, message: &str) {
+        info!(kind, message);
+        if let Err(error) = self.events.append(now().wall.as_second(), kind, message) {
+            warn!(%error, kind, "the event could not be kept");
+        }
+    }
+
+    fn status(&self) -> UpdateStatus {
+        let journal = self.engine.journal();
+        let order = self.boot.read().unwrap_or_default();
+        let slots: BTreeMap<_, _> = self
+            .config
+            .slots
+            .iter()
+            .map(|slot| {
+                let status = SlotStatus {
+                    bootable: order.may_boot(&slot.name),
+                    release: journal.contents.get(&slot.name).cloned(),
+                };
+                (slot.name.clone(), status)
+            })
+            .collect();
+        let install = journal.install.as_ref();
+        UpdateStatus {
+            state: journal.state,
+            running_slot: self.engine.running().to_owned(),
+            slots,
+            target: install.and_then(|install| install.release.clone()),
+            command: install.and_then(|install| install.command.clone()),
+            progress: self.engine.progress(),
+            last_failure: journal.last_failure.clone(),
+            floor: self.engine.floor(),
+            metadata: self.trust.versions(),
+            last_event: self.events.last(),
+            confined: self.confined,
+        }
+    }
+}

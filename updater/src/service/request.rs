@@ -1,0 +1,51 @@
+//! Answers one request.
+
+use vigil_wire::{Request, Response, WIRE_VERSION};
+
+use super::courier::refused;
+use super::{Updater, now};
+use crate::engine::Event;
+
+const EVENTS_PAGE: usize = 100;
+
+impl Updater {
+    /// The answer, and the blob that goes with it.
+    pub(super) fn answer(&mut self, request: Request, blob: &[u8]) -> (Response, Vec<u8>) {
+        let result = match request {
+            Request::Hello { version: WIRE_VERSION } => {
+                Ok(Response::Hello { version: WIRE_VERSION, updater: env!("CARGO_PKG_VERSION").to_owned() })
+            }
+            Request::Hello { version } => {
+                let message =
+                    format!("this updater speaks version {WIRE_VERSION} of the wire, not {version}");
+                Ok(refused("version", &message))
+            }
+            Request::Status => Ok(Response::Status(Box::new(self.status()))),
+            Request::Refresh => {
+                if self.trust.next_request().is_none() {
+                    self.trust.begin_refresh();
+                }
+                Ok(Response::Done)
+            }
+            Request::Target { name } => match self.trust.target_bytes(&name) {
+                Some(bytes) => {
+                    let version = self.trust.set().version(vigil_tuf::Role::Targets).unwrap_or(0);
+                    return (Response::Target { version }, bytes.to_vec());
+                }
+                None => Ok(refused("no_target", "not held; refresh first, or the metadata does not list it")),
+            },
+            Request::Install { envelope, release } => Ok(match self.order(envelope, release) {
+                Ok(()) => Response::Done,
+                Err((code, message)) => refused(&code, &message),
+            }),
+            Request::Next => self.next_need(),
+            Request::Feed { need, offset, fetch } => self.feed(need, offset, fetch, blob),
+            Request::Contact(contact) => self.tell(now(), Event::Contact(contact)).map(|()| Response::Done),
+            Request::Events { after } => {
+                self.events.after(after, EVENTS_PAGE).map(|events| Response::Events { events })
+            }
+        };
+        let response = result.unwrap_or_else(|error| refused("storage", &error.to_string()));
+        (response, Vec::new())
+    }
+}
