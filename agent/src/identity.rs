@@ -99,16 +99,16 @@ impl Identity {
 
     fn complete_tls_key(&self, device_id: &str) -> Result<(), IdentityError> {
         let path = self.tls_key_path();
-        let key = match read_text(&path)? {
-            Some(text) => KeyPair::from_pkcs8_pem_and_sign_algo(&text, &rcgen::PKCS_ECDSA_P256_SHA256)
-                .map_err(|error| damaged(&path, error))?,
-            None => {
-                let key = KeyPair::generate().map_err(|error| IdentityError::Generate(error.to_string()))?;
-                write("identity.tls_key", &path, key.serialize_pem().as_bytes(), Mode::Private)?;
-                key
-            }
-        };
         let request = self.tls_request_path();
+        let key = if let Some(text) = read_text(&path)? {
+            KeyPair::from_pkcs8_pem_and_sign_algo(&text, &rcgen::PKCS_ECDSA_P256_SHA256)
+                .map_err(|error| damaged(&path, error))?
+        } else {
+            refuse_if_lost(&path, &request)?;
+            let key = KeyPair::generate().map_err(|error| IdentityError::Generate(error.to_string()))?;
+            write("identity.tls_key", &path, key.serialize_pem().as_bytes(), Mode::Private)?;
+            key
+        };
         if request.exists() {
             return Ok(());
         }
@@ -141,12 +141,18 @@ fn open_signing_key(path: &Path) -> Result<SigningKey, IdentityError> {
     if let Some(text) = read_text(path)? {
         return SigningKey::from_pkcs8_pem(&text).map_err(|error| damaged(path, error));
     }
+    refuse_if_lost(path, &path.with_extension("pub"))?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| IdentityError::Generate(error.to_string()))?;
     let key = SigningKey::from_bytes(&seed);
     let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|error| IdentityError::Generate(error.to_string()))?;
     write("identity.device_key", path, pem.as_bytes(), Mode::Private)?;
     Ok(key)
+}
+
+/// A key is written before what is derived from it: the latter alone means that the key was there and is lost.
+fn refuse_if_lost(key: &Path, derived: &Path) -> Result<(), IdentityError> {
+    if derived.exists() { Err(damaged(key, "it is missing though it was there once")) } else { Ok(()) }
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
@@ -217,7 +223,9 @@ mod tests {
     #[test]
     fn a_damaged_key_is_an_error_that_says_what_to_do_and_is_left_as_it_is() {
         for file in ["device.key", "tls.key", "version"] {
-            for damage in [&b""[..], b"-----BEGIN PRIVATE KEY-----\nAAAA\n", b"\xff\xfe", &[b'x'; 20_000]] {
+            for damage in
+                [&b""[..], b"-----BEGIN PRIVATE KEY-----\nAAAA\n", b"\xff\xfe", &b"x".repeat(20_000)]
+            {
                 let state = tempfile::tempdir().unwrap();
                 Identity::open(state.path(), "bar-1").unwrap();
                 let path = state.path().join("identity").join(file);
@@ -226,6 +234,17 @@ mod tests {
                 assert!(error.to_string().contains("restore it from a backup"), "{file}: {error}");
                 assert_eq!(fs::read(&path).unwrap(), damage);
             }
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_lost_is_not_replaced_in_silence() {
+        for file in ["device.key", "tls.key"] {
+            let state = tempfile::tempdir().unwrap();
+            Identity::open(state.path(), "bar-1").unwrap();
+            fs::remove_file(state.path().join("identity").join(file)).unwrap();
+            let error = Identity::open(state.path(), "bar-1").unwrap_err();
+            assert!(error.to_string().contains("missing though it was there once"), "{error}");
         }
     }
 

@@ -101,7 +101,10 @@ fn decide(
 
     // Who signed comes first: nothing else in the payload is worth looking at before someone vouches for it.
     let Some(operators) = operators else {
-        return refuse(Reason::NoOperators, "no verified operators list; the device has not reached its repository");
+        return refuse(
+            Reason::NoOperators,
+            "no verified operators list; the device has not reached its repository",
+        );
     };
     if operators.tenant != device.tenant {
         return refuse(Reason::NoOperators, "the operators list is another tenant's");
@@ -227,7 +230,12 @@ mod tests {
         }
     }
 
-    fn outcome_at(command: &Command, signer: u8, groups: &[String], now: Timestamp) -> Result<String, Reason> {
+    fn outcome_at(
+        command: &Command,
+        signer: u8,
+        groups: &[String],
+        now: Timestamp,
+    ) -> Result<String, Reason> {
         let envelope = Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(command).unwrap(), &key(signer));
         let device = Device { id: "bar-1", tenant: "acme", groups };
         authorize(envelope.to_json().as_bytes(), Some(&operators()), &device, now)

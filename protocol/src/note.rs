@@ -75,7 +75,8 @@ impl Checkpoint {
 
     fn parse(text: &str) -> Result<Self, NoteError> {
         let mut lines = text.lines();
-        let mut line = || lines.next().filter(|line| !line.is_empty()).ok_or(NoteError::Malformed("too few lines"));
+        let mut line =
+            || lines.next().filter(|line| !line.is_empty()).ok_or(NoteError::Malformed("too few lines"));
         let origin = line()?.to_owned();
         let size = line()?;
         let root = line()?;
@@ -124,7 +125,10 @@ mod tests {
     fn a_changed_size_another_key_or_another_origin_is_not_believed() {
         let (note, key, _) = signed();
         let other = PublicKey::from(SigningKey::from_bytes(&[8; 32]).verifying_key());
-        assert_eq!(Checkpoint::verify(&note.replace("\n42\n", "\n43\n"), ORIGIN, &key), Err(NoteError::Unsigned));
+        assert_eq!(
+            Checkpoint::verify(&note.replace("\n42\n", "\n43\n"), ORIGIN, &key),
+            Err(NoteError::Unsigned)
+        );
         assert_eq!(Checkpoint::verify(&note, ORIGIN, &other), Err(NoteError::Unsigned));
         assert!(Checkpoint::verify(&note, "vigil/v1/bar-2/audit", &key).is_err());
     }

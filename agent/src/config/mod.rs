@@ -2,6 +2,7 @@
 //!
 //! A damaged default stops the daemon with file, line and what would be right; a damaged overlay never does.
 
+mod broker;
 mod file;
 mod overlay;
 mod sections;
@@ -9,9 +10,9 @@ mod values;
 
 use std::path::{Path, PathBuf};
 
+pub use broker::Broker;
 pub use sections::{
-    Audit, Broker, Deadbands, Device, Health, Local, Log, LogLevel, Network, Partner, Paths, Repository,
-    Sections,
+    Audit, Deadbands, Device, Health, Local, Log, LogLevel, Network, Partner, Paths, Repository, Sections,
 };
 pub use values::BrokerUrl;
 

@@ -74,7 +74,9 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
 fn collect_keys(at: &str, value: &Value, keys: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
-            map.iter().for_each(|(key, value)| collect_keys(&format!("{at}/{key}"), value, keys))
+            for (key, value) in map {
+                collect_keys(&format!("{at}/{key}"), value, keys);
+            }
         }
         Value::Array(list) if !list.is_empty() => collect_keys(&format!("{at}/0"), &list[0], keys),
         _ => keys.push(at.to_owned()),
@@ -164,7 +166,7 @@ fn a_file_that_is_huge_binary_or_missing_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vigil.toml");
     assert!(Config::load(&path, None).unwrap_err().to_string().contains("put one there"));
-    std::fs::write(&path, [b'#'; 65_537]).unwrap();
+    std::fs::write(&path, vec![b'#'; 65_537]).unwrap();
     assert!(matches!(Config::load(&path, None), Err(ConfigError::Read { .. })));
     std::fs::write(&path, b"\n\xff\xfe").unwrap();
     assert!(Config::load(&path, None).unwrap_err().to_string().contains(":2: not UTF-8"));

@@ -8,6 +8,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
 use vigil_protocol::topic;
 
+pub(super) const MINUTE: u64 = 60;
+pub(super) const HOUR: u64 = 60 * MINUTE;
+pub(super) const DAY: u64 = 24 * HOUR;
+
+/// A default, for serde.
+pub(super) fn seconds<const SECONDS: u64>() -> std::time::Duration {
+    std::time::Duration::from_secs(SECONDS)
+}
+
 /// More groups than any room is in; commands to each are a subscription.
 const GROUPS: usize = 32;
 

@@ -36,7 +36,11 @@ mod plan {
                 None => (text, 1),
             });
             let trace = std::env::var_os("VIGIL_CRASH_TRACE").map(PathBuf::from);
-            (abort_at.is_some() || trace.is_some()).then(|| Plan { abort_at, trace, passed: Mutex::default() })
+            (abort_at.is_some() || trace.is_some()).then(|| Plan {
+                abort_at,
+                trace,
+                passed: Mutex::default(),
+            })
         })
         .as_ref()
     }
