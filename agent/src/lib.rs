@@ -1,1 +1,6 @@
 //! The daemon vigild and the technician's vigil.
+
+pub mod config;
+pub mod health;
+pub mod identity;
+pub mod text;

@@ -1,0 +1,66 @@
+//! The section of the broker.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{self, BrokerUrl, DAY, HOUR, MINUTE, duration, seconds};
+
+/// The MQTT broker.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Broker {
+    /// Where it is.
+    pub url: BrokerUrl,
+    /// `mqtt://` is refused without this.
+    #[serde(default)]
+    pub allow_plaintext: bool,
+    /// PEM certificates to trust instead of the system's roots.
+    #[serde(default, deserialize_with = "values::optional_path")]
+    pub ca_file: Option<PathBuf>,
+    /// The device's own certificate; see `Config::client_cert_file`.
+    #[serde(default, deserialize_with = "values::optional_path")]
+    pub client_cert_file: Option<PathBuf>,
+    /// If the broker wants one.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// A file that holds the password and nothing else.
+    #[serde(default, deserialize_with = "values::optional_path")]
+    pub password_file: Option<PathBuf>,
+    /// What every topic begins with.
+    #[serde(default = "prefix", deserialize_with = "values::prefix")]
+    pub prefix: String,
+    /// Between pings.
+    #[serde(
+        default = "seconds::<MINUTE>",
+        deserialize_with = "duration::within::<10, HOUR, _>",
+        serialize_with = "duration::text"
+    )]
+    pub keep_alive: Duration,
+    /// How long the broker keeps the session of a device that is away.
+    #[serde(
+        default = "seconds::<DAY>",
+        deserialize_with = "duration::within::<0, { 30 * DAY }, _>",
+        serialize_with = "duration::text"
+    )]
+    pub session_expiry: Duration,
+    /// The first wait after a lost connection.
+    #[serde(
+        default = "seconds::<1>",
+        deserialize_with = "duration::within::<1, HOUR, _>",
+        serialize_with = "duration::text"
+    )]
+    pub backoff_min: Duration,
+    /// The longest.
+    #[serde(
+        default = "seconds::<{ 5 * MINUTE }>",
+        deserialize_with = "duration::within::<1, DAY, _>",
+        serialize_with = "duration::text"
+    )]
+    pub backoff_max: Duration,
+}
+
+fn prefix() -> String {
+    vigil_protocol::topic::DEFAULT_PREFIX.to_owned()
+}

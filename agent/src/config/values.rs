@@ -1,0 +1,271 @@
+//! Single values: each is parsed once into its type, or refused with what would be right.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use url::Url;
+use vigil_protocol::topic;
+
+pub(super) const MINUTE: u64 = 60;
+pub(super) const HOUR: u64 = 60 * MINUTE;
+pub(super) const DAY: u64 = 24 * HOUR;
+
+/// A default, for serde.
+pub(super) fn seconds<const SECONDS: u64>() -> std::time::Duration {
+    std::time::Duration::from_secs(SECONDS)
+}
+
+/// More groups than any room is in; commands to each are a subscription.
+const GROUPS: usize = 32;
+
+pub(super) mod duration {
+    //! Durations are written with their unit: `"90s"`, `"6h"`.
+
+    use std::time::Duration;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+
+    pub(crate) fn parse(text: &str) -> Option<Duration> {
+        let (unit, seconds) = UNITS.iter().find(|(unit, _)| text.ends_with(unit))?;
+        let digits = text.strip_suffix(unit)?;
+        // `u64::from_str` takes a sign, a duration does not.
+        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        digits.parse::<u64>().ok()?.checked_mul(*seconds).map(Duration::from_secs)
+    }
+
+    pub(crate) fn show(duration: Duration) -> String {
+        let all = duration.as_secs();
+        let largest = UNITS.iter().find(|(_, seconds)| all >= *seconds && all.is_multiple_of(*seconds));
+        largest.map_or_else(|| format!("{all}s"), |(unit, seconds)| format!("{}{unit}", all / seconds))
+    }
+
+    pub(crate) fn within<'de, const MIN: u64, const MAX: u64, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        let duration = parse(&text).ok_or_else(|| {
+            D::Error::custom("must be a whole number and a unit (s, m, h or d), e.g. \"90s\" or \"6h\"")
+        })?;
+        let (min, max) = (Duration::from_secs(MIN), Duration::from_secs(MAX));
+        if (min..=max).contains(&duration) {
+            Ok(duration)
+        } else {
+            Err(D::Error::custom(format!("must be between {} and {}", show(min), show(max))))
+        }
+    }
+
+    pub(crate) fn text<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&show(*duration))
+    }
+}
+
+pub(super) mod bytes {
+    //! Sizes are numbers of bytes or written with their unit: `"64MiB"`.
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer};
+
+    const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "must be a number of bytes or a text such as \"64MiB\"")]
+    enum Size {
+        Number(u64),
+        Text(String),
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<u64> {
+        let (unit, factor) = UNITS.iter().find(|(unit, _)| text.ends_with(unit))?;
+        let digits = text.strip_suffix(unit)?;
+        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        digits.parse::<u64>().ok()?.checked_mul(*factor)
+    }
+
+    pub(crate) fn within<'de, const MIN: u64, const MAX: u64, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<u64, D::Error> {
+        let size = match Size::deserialize(from)? {
+            Size::Number(number) => Some(number),
+            Size::Text(text) => parse(&text),
+        };
+        size.filter(|size| (MIN..=MAX).contains(size)).ok_or_else(|| {
+            D::Error::custom(format!(
+                "must be between {} MiB and {} MiB: a number of bytes or a text such as \"64MiB\"",
+                MIN >> 20,
+                MAX >> 20
+            ))
+        })
+    }
+}
+
+/// Where a broker is, e.g. `mqtts://broker.example.com:8883`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BrokerUrl {
+    /// `mqtts://` or `mqtt://`.
+    pub tls: bool,
+    /// A name or an address (IPv6 without brackets).
+    pub host: String,
+    /// 8883 or 1883 unless named.
+    pub port: u16,
+}
+
+impl TryFrom<String> for BrokerUrl {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const RIGHT: &str =
+            "must be \"mqtts://host:port\" and no more (user and password have their own keys)";
+        let url = Url::parse(&text).map_err(|_| RIGHT)?;
+        let (tls, port) = match url.scheme() {
+            "mqtts" => (true, 8883),
+            "mqtt" => (false, 1883),
+            _ => return Err(RIGHT),
+        };
+        let bare = url.username().is_empty()
+            && url.password().is_none()
+            && matches!(url.path(), "" | "/")
+            && url.query().is_none()
+            && url.fragment().is_none();
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let port = url.port().unwrap_or(port);
+        if bare && is_host(&host) && port != 0 { Ok(Self { tls, host, port }) } else { Err(RIGHT) }
+    }
+}
+
+impl From<BrokerUrl> for String {
+    fn from(url: BrokerUrl) -> Self {
+        let scheme = if url.tls { "mqtts" } else { "mqtt" };
+        if url.host.contains(':') {
+            format!("{scheme}://[{}]:{}", url.host, url.port)
+        } else {
+            format!("{scheme}://{}:{}", url.host, url.port)
+        }
+    }
+}
+
+/// A host name (RFC 1123, section 2.1) or an IP address.
+pub(super) fn is_host(host: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    host.parse::<IpAddr>().is_ok() || (host.len() <= 253 && host.split('.').all(label))
+}
+
+fn checked<'de, D: Deserializer<'de>>(
+    from: D,
+    fits: fn(&str) -> bool,
+    right: &str,
+) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    if fits(&text) { Ok(text) } else { Err(D::Error::custom(right)) }
+}
+
+const NAME: &str = "must be 1 to 64 of A-Z a-z 0-9 . _ - (not beginning with '.', and not \"group\")";
+const HOST: &str = "must be a host name or an IP address, without scheme, port or brackets";
+
+pub(super) fn name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    checked(from, topic::is_name, NAME)
+}
+
+pub(super) fn names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(from)?;
+    if names.len() <= GROUPS && names.iter().all(|name| topic::is_name(name)) {
+        Ok(names)
+    } else {
+        Err(D::Error::custom(format!("must be at most {GROUPS} names; each {NAME}")))
+    }
+}
+
+pub(super) fn prefix<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    checked(
+        from,
+        |text| topic::check_prefix(text).is_ok(),
+        "must be at most 3 names separated by '/', e.g. \"vigil/v1\"",
+    )
+}
+
+pub(super) fn host<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    checked(from, is_host, HOST)
+}
+
+pub(super) fn optional_host<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    host(from).map(Some)
+}
+
+pub(super) fn group<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let fits = |text: &str| {
+        (1..=32).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    checked(from, fits, "must be the name or the number of a group, e.g. \"vigil\" or \"990\"")
+}
+
+pub(super) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    checked(from, |text| text.starts_with('/') && !text.contains('\0'), "must be a path that begins with '/'")
+        .map(PathBuf::from)
+}
+
+pub(super) fn optional_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    path(from).map(Some)
+}
+
+pub(super) fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    match u16::try_from(i64::deserialize(from)?) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(D::Error::custom("must be a TCP port, 1 to 65535")),
+    }
+}
+
+pub(super) fn permille<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    match u32::try_from(i64::deserialize(from)?) {
+        Ok(permille) if permille <= 1000 => Ok(permille),
+        _ => Err(D::Error::custom("must be between 0 and 1000 (permille)")),
+    }
+}
+
+pub(super) fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let number = f64::deserialize(from)?;
+    if (0.0..=1000.0).contains(&number) {
+        Ok(number)
+    } else {
+        Err(D::Error::custom("must be between 0 and 1000"))
+    }
+}
+
+pub(super) fn repository_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Url>, D::Error> {
+    let text = String::deserialize(from)?;
+    let url = Url::parse(&text).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.host_str().is_some()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    });
+    let Some(mut url) = url else {
+        return Err(D::Error::custom("must be \"https://host/path/\" without user, password, '?' or '#'"));
+    };
+    // Without the slash, `Url::join` would replace the last level instead of descending from it.
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(Some(url))
+}
+
+// Serde hands over a reference to the field, whatever it is.
+#[allow(clippy::ref_option)]
+pub(super) fn url_text<S: Serializer>(url: &Option<Url>, to: S) -> Result<S::Ok, S::Error> {
+    url.as_ref().map(Url::as_str).serialize(to)
+}

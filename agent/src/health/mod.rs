@@ -1,0 +1,15 @@
+//! How the machine is doing: collectors look, the reporter decides what is worth a message.
+
+pub mod collect;
+mod inventory;
+mod mounts;
+pub mod snapshot;
+
+pub use collect::Collectors;
+pub use inventory::inventory;
+pub use snapshot::Reporter;
+
+/// A name from the kernel has at most so many characters in a message.
+const NAME_CHARS: usize = 64;
+/// At most so many file systems, interfaces or sensors in a message: far more than an endpoint has.
+const LIST: usize = 32;
