@@ -1,0 +1,396 @@
+//! The log that is written: append, sign, recover after a power cut, drop the oldest when there is no more room.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::SigningKey;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use vigil_durable::Mode;
+use vigil_protocol::keys::PublicKey;
+use vigil_protocol::merkle::{CompactRange, leaf_hash};
+use vigil_protocol::note::{CHECKPOINT_BYTES, Checkpoint};
+
+use super::entry::{Entry, Outcome};
+use super::segment::{self, LINE_BYTES, Line, Lines};
+
+/// The log keeps this many segments within its limit of bytes.
+const SEGMENTS: u64 = 8;
+
+/// What was found when the log was opened, and is recorded in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// A power cut tore the last line, or came between an entry and its checkpoint. Nothing that was acknowledged is
+    /// lost.
+    Recovered(String),
+    /// The log does not match its checkpoint. It was put aside, and a new one begins.
+    Damaged(String),
+}
+
+/// The log.
+#[derive(Debug)]
+pub struct Log {
+    directory: PathBuf,
+    origin: String,
+    key: SigningKey,
+    max_bytes: u64,
+    range: CompactRange,
+    file: File,
+    file_bytes: u64,
+    checkpoint: String,
+    /// A line could not be taken back after a failed append: nothing may be appended behind it.
+    torn: bool,
+}
+
+impl Log {
+    /// Opens the log in `directory`, or begins one.
+    pub fn open(
+        directory: &Path,
+        origin: &str,
+        key: SigningKey,
+        max_bytes: u64,
+    ) -> io::Result<(Self, Vec<Finding>)> {
+        vigil_durable::create_directory(directory)?;
+        let mut findings = Vec::new();
+        let tree = match recover(directory, origin, &key, &mut findings) {
+            Ok(tree) => tree,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let aside = put_aside(directory)?;
+                findings.push(Finding::Damaged(format!(
+                    "{error}; the log so far is kept in {}",
+                    aside.display()
+                )));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let (range, path) = match tree {
+            Some(tree) => tree,
+            None => (CompactRange::default(), begin_segment(directory, &CompactRange::default())?),
+        };
+        let file = OpenOptions::new().append(true).open(&path)?;
+        let file_bytes = file.metadata()?.len();
+        let mut log = Self {
+            directory: directory.to_owned(),
+            origin: origin.to_owned(),
+            key,
+            max_bytes,
+            range,
+            file,
+            file_bytes,
+            checkpoint: String::new(),
+            torn: false,
+        };
+        log.sign()?;
+        for finding in &findings {
+            let (event, text) = match finding {
+                Finding::Recovered(text) => ("audit.recovered", text),
+                Finding::Damaged(text) => ("audit.damaged", text),
+            };
+            log.append(event, "device", Outcome::Failure, json!({ "finding": text }))?;
+        }
+        Ok((log, findings))
+    }
+
+    /// The number of entries.
+    pub fn size(&self) -> u64 {
+        self.range.size()
+    }
+
+    /// The newest signed checkpoint.
+    pub fn checkpoint(&self) -> &str {
+        &self.checkpoint
+    }
+
+    /// Appends an entry and a checkpoint over it. When it returns, both are on the disk.
+    pub fn append(&mut self, event: &str, actor: &str, outcome: Outcome, detail: Value) -> io::Result<u64> {
+        if self.torn {
+            return Err(io::Error::other("the audit log ends in a torn line; restart to recover it"));
+        }
+        if self.file_bytes > self.max_bytes / SEGMENTS {
+            self.rotate()?;
+        }
+        let index = self.range.size();
+        let entry = Entry {
+            v: 1,
+            index,
+            at: Timestamp::now(),
+            event: event.to_owned(),
+            actor: actor.to_owned(),
+            outcome,
+            detail,
+        };
+        let mut line = serde_json::to_vec(&entry)?;
+        if line.len() >= LINE_BYTES {
+            line = serde_json::to_vec(&Entry { detail: json!({ "omitted_bytes": line.len() }), ..entry })?;
+        }
+        let leaf = leaf_hash(&line);
+        line.push(b'\n');
+        if let Err(error) = vigil_durable::append("audit.append", &mut self.file, &line) {
+            // A full disk may have taken a part of the line.
+            self.torn = self.file.set_len(self.file_bytes).is_err();
+            return Err(error);
+        }
+        self.file_bytes += line.len() as u64;
+        self.range.append(leaf);
+        self.sign()?;
+        Ok(index)
+    }
+
+    fn sign(&mut self) -> io::Result<()> {
+        let checkpoint =
+            Checkpoint { origin: self.origin.clone(), size: self.range.size(), root: self.range.root() };
+        self.checkpoint = checkpoint.sign(&self.key);
+        let path = self.directory.join("checkpoint");
+        vigil_durable::write("audit.checkpoint", &path, self.checkpoint.as_bytes(), Mode::Group)
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let path = begin_segment(&self.directory, &self.range)?;
+        self.file = OpenOptions::new().append(true).open(&path)?;
+        self.file_bytes = self.file.metadata()?.len();
+        let segments = segment::list(&self.directory)?;
+        let excess = segments.len().saturating_sub(SEGMENTS as usize);
+        for (first, path) in &segments[..excess] {
+            vigil_durable::remove("audit.prune", path)?;
+            let end = segments.get(excess).map_or(0, |(next, _)| *next);
+            self.append(
+                "audit.pruned",
+                "device",
+                Outcome::Success,
+                json!({ "first": first, "kept_from": end }),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// At most `limit` entries from index `first` on.
+    pub fn read(&self, first: u64, limit: usize) -> io::Result<Vec<Entry>> {
+        let segments = segment::list(&self.directory)?;
+        let mut entries = Vec::new();
+        for (position, (_, path)) in segments.iter().enumerate() {
+            let ends_before = segments.get(position + 1).is_some_and(|(next, _)| *next <= first);
+            if ends_before {
+                continue;
+            }
+            let (_, mut lines) = Lines::open(path)?;
+            while let Some(Line::Whole(line)) = lines.next()? {
+                if entries.len() >= limit {
+                    return Ok(entries);
+                }
+                let entry: Entry = serde_json::from_slice(&line)?;
+                if entry.index >= first {
+                    entries.push(entry);
+                }
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn begin_segment(directory: &Path, range: &CompactRange) -> io::Result<PathBuf> {
+    let path = directory.join(segment::file_name(range.size()));
+    vigil_durable::write("audit.segment", &path, &segment::header(range)?, Mode::Group)?;
+    Ok(path)
+}
+
+fn damaged(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Hashes what is there and holds it against the checkpoint. `None` when there is no log yet.
+fn recover(
+    directory: &Path,
+    origin: &str,
+    key: &SigningKey,
+    findings: &mut Vec<Finding>,
+) -> io::Result<Option<(CompactRange, PathBuf)>> {
+    let segments = segment::list(directory)?;
+    let note = vigil_durable::read_bounded(&directory.join("checkpoint"), CHECKPOINT_BYTES as u64)?;
+    let Some((_, last)) = segments.last() else {
+        return if note.is_some() {
+            Err(damaged("there is a checkpoint and no entries".to_owned()))
+        } else {
+            Ok(None)
+        };
+    };
+    let checkpoint = match note {
+        None => None,
+        Some(note) => {
+            let text =
+                String::from_utf8(note).map_err(|_| damaged("the checkpoint is not text".to_owned()))?;
+            let public = PublicKey::from(key.verifying_key());
+            Some(
+                Checkpoint::verify(&text, origin, &public)
+                    .map_err(|error| damaged(format!("the checkpoint: {error}")))?,
+            )
+        }
+    };
+    let mut tree: Option<CompactRange> = None;
+    let mut confirmed = checkpoint.is_none();
+    for (_, path) in &segments {
+        let (start, mut lines) = Lines::open(path)?;
+        if tree.as_ref().is_some_and(|tree| *tree != start) {
+            return Err(damaged(format!("{} does not continue the segment before it", path.display())));
+        }
+        let mut range = start;
+        let mut whole_bytes = segment::header(&range)?.len() as u64;
+        loop {
+            if let Some(checkpoint) = checkpoint.as_ref().filter(|checkpoint| checkpoint.size == range.size())
+            {
+                if checkpoint.root != range.root() {
+                    return Err(damaged(format!("entries before {} were changed", checkpoint.size)));
+                }
+                confirmed = true;
+            }
+            match lines.next()? {
+                None => break,
+                Some(Line::Whole(line)) => {
+                    range.append(leaf_hash(&line));
+                    whole_bytes += line.len() as u64 + 1;
+                }
+                Some(Line::Torn) if path == last => {
+                    let file = OpenOptions::new().write(true).open(path)?;
+                    file.set_len(whole_bytes)?;
+                    file.sync_all()?;
+                    findings.push(Finding::Recovered("a line that a power cut tore was removed".to_owned()));
+                    break;
+                }
+                Some(Line::Torn) => return Err(damaged(format!("{} ends in a torn line", path.display()))),
+            }
+        }
+        tree = Some(range);
+    }
+    let tree = tree.unwrap_or_default();
+    if !confirmed {
+        let size = checkpoint.map_or(0, |checkpoint| checkpoint.size);
+        return Err(damaged(format!("the checkpoint is over {size} entries, the log has {}", tree.size())));
+    }
+    Ok(Some((tree, last.clone())))
+}
+
+fn put_aside(directory: &Path) -> io::Result<PathBuf> {
+    let aside = (1..1000)
+        .map(|number| directory.join(format!("damaged-{number}")))
+        .find(|path| !path.exists())
+        .ok_or_else(|| io::Error::other("too many damaged logs are kept; remove some"))?;
+    std::fs::create_dir(&aside)?;
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_file()
+            && let Some(name) = path.file_name()
+        {
+            std::fs::rename(&path, aside.join(name))?;
+        }
+    }
+    vigil_durable::sync_directory_of(&aside.join("x"))?;
+    vigil_durable::sync_directory_of(&aside)?;
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{VerifyError, verify};
+
+    const ORIGIN: &str = "vigil/v1/bar-1/audit";
+
+    fn key() -> SigningKey {
+        SigningKey::from_bytes(&[3; 32])
+    }
+    fn public() -> PublicKey {
+        PublicKey::from(key().verifying_key())
+    }
+    fn open(directory: &Path) -> (Log, Vec<Finding>) {
+        Log::open(directory, ORIGIN, key(), 1024 * 1024).unwrap()
+    }
+    fn fill(log: &mut Log, count: usize) {
+        for number in 0..count {
+            log.append("test", "device", Outcome::Success, json!({ "number": number })).unwrap();
+        }
+    }
+    fn segment_path(directory: &Path) -> PathBuf {
+        directory.join(segment::file_name(0))
+    }
+
+    #[test]
+    fn a_log_is_verified_from_its_first_entry_on_and_goes_on_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut log, findings) = open(directory.path());
+        assert_eq!(findings, []);
+        fill(&mut log, 1);
+        assert_eq!(verify(directory.path(), ORIGIN, &public()).unwrap().size, 1);
+        drop(log);
+        let (mut log, findings) = open(directory.path());
+        assert_eq!(findings, []);
+        fill(&mut log, 4);
+        let report = verify(directory.path(), ORIGIN, &public()).unwrap();
+        assert_eq!((report.first, report.size), (0, 5));
+        assert_eq!(log.read(3, 10).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_changed_entry_is_found_by_the_verifier_and_at_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(directory.path());
+        fill(&mut log, 3);
+        drop(log);
+        let path = segment_path(directory.path());
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("\"number\":1", "\"number\":9")).unwrap();
+        assert!(matches!(verify(directory.path(), ORIGIN, &public()), Err(VerifyError::Changed { .. })));
+        let (log, findings) = open(directory.path());
+        assert!(matches!(findings[..], [Finding::Damaged(_)]), "{findings:?}");
+        assert_eq!(log.read(0, 9).unwrap()[0].event, "audit.damaged");
+        assert!(directory.path().join("damaged-1/checkpoint").exists());
+    }
+
+    #[test]
+    fn entries_cut_off_the_end_are_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(directory.path());
+        fill(&mut log, 3);
+        drop(log);
+        let path = segment_path(directory.path());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let end = text.trim_end().rfind('\n').unwrap();
+        std::fs::write(&path, &text[..=end]).unwrap();
+        assert!(matches!(verify(directory.path(), ORIGIN, &public()), Err(VerifyError::Missing { .. })));
+        assert!(matches!(open(directory.path()).1[..], [Finding::Damaged(_)]));
+    }
+
+    #[test]
+    fn a_torn_line_and_an_entry_without_its_checkpoint_are_recovered() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(directory.path());
+        fill(&mut log, 2);
+        let checkpoint = std::fs::read(directory.path().join("checkpoint")).unwrap();
+        fill(&mut log, 1);
+        drop(log);
+        // As if the power had been cut after the third entry and before its checkpoint, and within the fourth.
+        std::fs::write(directory.path().join("checkpoint"), checkpoint).unwrap();
+        let mut text = std::fs::read(segment_path(directory.path())).unwrap();
+        text.extend_from_slice(b"{\"v\":1,\"ind");
+        std::fs::write(segment_path(directory.path()), text).unwrap();
+        let (log, findings) = open(directory.path());
+        assert!(matches!(findings[..], [Finding::Recovered(_)]));
+        assert_eq!(log.size(), 4);
+        assert_eq!(verify(directory.path(), ORIGIN, &public()).unwrap().size, 4);
+    }
+
+    #[test]
+    fn a_log_that_grows_drops_its_oldest_segments_and_is_still_verified() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut log, _) = Log::open(directory.path(), ORIGIN, key(), 16 * 1024).unwrap();
+        fill(&mut log, 200);
+        let report = verify(directory.path(), ORIGIN, &public()).unwrap();
+        assert!(report.first > 0 && report.size > 200);
+        let bytes: u64 =
+            std::fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        assert!(bytes < 24 * 1024, "{bytes}");
+        drop(log);
+        let (log, findings) = Log::open(directory.path(), ORIGIN, key(), 16 * 1024).unwrap();
+        assert_eq!((log.size(), findings.len()), (report.size, 0));
+    }
+}

@@ -1,0 +1,58 @@
+//! The audit log: an append-only RFC 6962 tree of entries with a signed checkpoint after each. A sink that every
+//! floor may write to.
+
+mod entry;
+mod log;
+mod segment;
+mod verify;
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+
+use serde_json::Value;
+use tracing::error;
+
+pub use entry::{Entry, Outcome};
+pub use log::{Finding, Log};
+pub use verify::{Report, VerifyError, verify};
+
+/// The name under which a device's log is signed.
+pub fn origin(prefix: &str, device: &str) -> String {
+    format!("{prefix}/{device}/audit")
+}
+
+/// A handle on the log.
+#[derive(Clone)]
+pub struct Audit(Rc<RefCell<Log>>);
+
+impl Audit {
+    /// A handle on `log`.
+    pub fn new(log: Log) -> Self {
+        Self(Rc::new(RefCell::new(log)))
+    }
+
+    /// Appends an entry, durably. What must not happen unrecorded looks at the result; failing is logged anyway.
+    pub fn record(&self, event: &str, actor: &str, outcome: Outcome, detail: Value) -> io::Result<u64> {
+        let result = self.0.borrow_mut().append(event, actor, outcome, detail);
+        if let Err(error) = &result {
+            error!(%error, event, actor, "the audit entry could not be written; is the disk full?");
+        }
+        result
+    }
+
+    /// The newest signed checkpoint.
+    pub fn checkpoint(&self) -> String {
+        self.0.borrow().checkpoint().to_owned()
+    }
+
+    /// The number of entries.
+    pub fn size(&self) -> u64 {
+        self.0.borrow().size()
+    }
+
+    /// At most `limit` entries from index `first` on.
+    pub fn read(&self, first: u64, limit: usize) -> io::Result<Vec<Entry>> {
+        self.0.borrow().read(first, limit)
+    }
+}

@@ -1,0 +1,76 @@
+//! TLS clients: which roots are trusted, and who we are.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// A PEM file's bytes at most.
+const PEM_BYTES: u64 = 1024 * 1024;
+
+/// Certificate chain and key, both PEM files.
+#[derive(Clone, Debug)]
+pub struct ClientIdentity<'a> {
+    /// The chain, our own certificate first.
+    pub certificate: &'a Path,
+    /// The key, PKCS#8.
+    pub key: &'a Path,
+}
+
+/// A client that trusts the certificates in `ca_file`, or else the system's, and shows `identity` when asked.
+pub fn client(ca_file: Option<&Path>, identity: Option<ClientIdentity<'_>>) -> io::Result<Arc<ClientConfig>> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots(ca_file)?);
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let chain = certificates(identity.certificate)?;
+            let key = read(identity.key)?;
+            let key = PrivateKeyDer::from_pem_slice(&key)
+                .map_err(|error| wrong(identity.key, &error.to_string()))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| wrong(identity.certificate, &error.to_string()))?
+        }
+    };
+    Ok(Arc::new(config))
+}
+
+fn roots(ca_file: Option<&Path>) -> io::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    match ca_file {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|error| wrong(path, &error.to_string()))?;
+            }
+        }
+        // What the system cannot read of its own store, others will miss as well.
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err(wrong(path, "no certificate in it")),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(wrong(path, &error.to_string())),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    vigil_durable::read_bounded(path, PEM_BYTES)
+        .and_then(|bytes| bytes.ok_or_else(|| io::ErrorKind::NotFound.into()))
+        .map_err(|error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+fn wrong(path: &Path, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()))
+}
