@@ -38,7 +38,8 @@ pub(crate) fn make(
     on_bytes: &dyn Fn(u64),
 ) -> Result<[Part; 2]> {
     files::make_directory(&repository.join("blobs"))?;
-    let unfinished = Unfinished(repository.join(format!("blobs/.frames-{}.new", std::process::id())));
+    // One name is enough: the repository is locked. What a killed process left is written over.
+    let unfinished = Unfinished(repository.join("blobs/.frames.new"));
     let mut frames_file = BufWriter::new(
         OpenOptions::new()
             .write(true)

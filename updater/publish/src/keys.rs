@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
+use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes};
 use vigil_durable::Mode;
 use vigil_tuf::Role;
 
@@ -34,7 +34,9 @@ pub fn create(directory: &Path, name: &str) -> Result<SigningKey> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).context("the system gave no random bytes")?;
     let key = SigningKey::from_bytes(&seed);
-    let pem = key.to_pkcs8_pem(LineEnding::LF).context("cannot encode the key")?;
+    // Without the public half, which is optional and makes OpenSSL 3.0 refuse the file.
+    let pem = KeypairBytes { secret_key: key.to_bytes(), public_key: None }.to_pkcs8_pem(LineEnding::LF);
+    let pem = pem.map_err(|error| anyhow::anyhow!("cannot encode the key: {error}"))?;
     vigil_durable::write("publish.key", &path, pem.as_bytes(), Mode::Private)
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(key)

@@ -206,6 +206,7 @@ fn run(command: Command, now: Timestamp) -> Result<(String, Value)> {
                 None => operators::list(&tenant, &operator, list_days, now)?,
             };
             let mut repository = Repository::open(&publish.place.repo)?;
+            repository.check_keys(&publish.keys)?;
             let target = operators::put(&mut repository, &tenant, &list)?;
             repository.publish(&publish.keys, publish.lifetimes, now)?;
             let text =
@@ -241,6 +242,7 @@ fn run(command: Command, now: Timestamp) -> Result<(String, Value)> {
 
 fn add_release(add: AddRelease, now: Timestamp) -> Result<(String, Value)> {
     let mut repository = Repository::open(&add.publish.place.repo)?;
+    repository.check_keys(&add.publish.keys)?;
     let release = Release {
         product: add.product,
         version: add.version,

@@ -59,6 +59,7 @@ pub fn add(repository: &mut Repository, release: &Release) -> Result<Added> {
         install: release.install,
         images: Vec::new(),
     };
+    check_shape(release, &manifest)?;
     let progress = progress(release)?;
     for (name, path) in &release.images {
         progress.set_message(name.clone());
@@ -94,6 +95,22 @@ pub fn add(repository: &mut Repository, release: &Release) -> Result<Added> {
     }
     repository.put_target(&target, &bytes, None)?;
     Ok(Added { target, manifest, unchanged: false })
+}
+
+/// Names and numbers that a device would refuse are told before the images are compressed, not after.
+fn check_shape(release: &Release, manifest: &Manifest) -> Result<()> {
+    let sha256 = "0".repeat(64);
+    let part = Part { size: 1, sha256: sha256.clone() };
+    let image = |(name, _): &(String, PathBuf)| Image {
+        name: name.clone(),
+        size: 1,
+        sha256: sha256.clone(),
+        index: part.clone(),
+        frames: part.clone(),
+    };
+    let draft = Manifest { images: release.images.iter().map(image).collect(), ..manifest.clone() };
+    Manifest::parse(&serde_json::to_vec(&draft)?).context("devices would refuse this release")?;
+    Ok(())
 }
 
 /// The manifests of all releases in the repository, by target name.

@@ -199,6 +199,13 @@ impl Repository {
         Ok(())
     }
 
+    /// Whether [`Self::publish`] has the keys that it needs: to be asked before hours of compression.
+    pub fn check_keys(&self, keys_in: &Path) -> Result<()> {
+        [Role::Targets, Role::Snapshot, Role::Timestamp]
+            .into_iter()
+            .try_for_each(|role| self.role_key(keys_in, role).map(drop))
+    }
+
     /// Signs and publishes new targets, a new snapshot, and last the timestamp that makes them current.
     pub fn publish(&mut self, keys_in: &Path, lifetimes: Lifetimes, now: Timestamp) -> Result<()> {
         let now = whole_seconds(now);

@@ -174,6 +174,19 @@ fn a_version_is_never_published_twice_with_other_content() {
 }
 
 #[test]
+fn what_devices_would_refuse_is_refused_before_anything_is_compressed() {
+    let desk = Desk::new();
+    desk.write_image(1);
+    let mut arguments = Desk::release_arguments("2.0.0", "20");
+    arguments[7] = "../bar";
+    assert!(desk.refused(&arguments).contains("impossible product"));
+    let mut arguments = Desk::release_arguments("2.0.0", "20");
+    arguments.extend(["--image", "rootfs=image"]);
+    assert!(desk.refused(&arguments).contains("repeated image name"));
+    assert!(!desk.path("repo/blobs").exists());
+}
+
+#[test]
 fn a_sequence_that_does_not_rise_is_refused_unless_it_is_meant() {
     let desk = Desk::new();
     desk.write_image(1);
@@ -230,7 +243,9 @@ fn a_timestamp_needs_only_its_own_key() {
     let set = trusted_set(&desk.path("repo"), Timestamp::now()).unwrap();
     assert_eq!(set.version(Role::Timestamp), Some(2));
     desk.write_image(1);
+    // Told before anything is compressed.
     assert!(desk.refused(&Desk::release_arguments("1.0.0", "1")).contains("targets.pem"));
+    assert!(!desk.path("repo/blobs").exists());
     desk.good(&["verify", "--repo", "repo"]);
 }
 
