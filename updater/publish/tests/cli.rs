@@ -231,6 +231,35 @@ fn an_interrupted_publication_is_not_seen_and_its_version_is_skipped() {
 }
 
 #[test]
+fn a_publication_that_is_cut_off_at_any_write_leaves_the_old_state_and_can_be_repeated() {
+    let mut cut_off = 0;
+    for side in ["before", "after"] {
+        for passage in 1.. {
+            let desk = Desk::new();
+            desk.write_image(1);
+            let arguments = Desk::release_arguments("2.0.0", "20");
+            let mut command = Command::new(env!("CARGO_BIN_EXE_vigil-publish"));
+            command.current_dir(desk.directory.path()).args(&arguments);
+            let point = format!("publish.file.{side}#{passage}");
+            if command.env("VIGIL_CRASH_AT", &point).output().unwrap().status.success() {
+                break;
+            }
+            cut_off += 1;
+            let set = trusted_set(&desk.path("repo"), Timestamp::now()).unwrap();
+            // The last write is the timestamp: only after it is anything new to be seen.
+            let published = set.target("releases/bar/2.0.0.json").is_some();
+            assert_eq!(published, set.version(Role::Timestamp) == Some(2), "{point}");
+            desk.good(&["verify", "--repo", "repo"]);
+            desk.good(&arguments);
+            desk.target("releases/bar/2.0.0.json");
+            desk.good(&["verify", "--repo", "repo"]);
+        }
+    }
+    // Index, manifest, targets, snapshot, timestamp; before and after each.
+    assert_eq!(cut_off, 10);
+}
+
+#[test]
 fn a_timestamp_needs_only_its_own_key() {
     let desk = Desk::new();
     for role in ["root", "targets", "snapshot"] {
