@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use vigil_protocol::keys::PublicKey;
 use vigil_protocol::operators::Operators;
 use vigil_publish::release::{DEFAULT_LEVEL, Release};
-use vigil_publish::repository::{Lifetimes, Repository};
+use vigil_publish::repository::{Lifetimes, Repository, TimestampLifetime};
 use vigil_publish::{keys, operators, release, verify};
 use vigil_tuf::Role;
 use vigil_updater::release::InstallPolicy;
@@ -53,7 +53,13 @@ struct Publish {
 #[derive(Subcommand)]
 enum Command {
     /// Make the four role keys and an empty repository
-    Init(Publish),
+    Init {
+        #[command(flatten)]
+        publish: Publish,
+        /// Days until the root expires
+        #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+        root_days: u16,
+    },
     /// Keys of operators
     #[command(subcommand)]
     Key(KeyCommand),
@@ -64,7 +70,15 @@ enum Command {
     #[command(subcommand)]
     Release(ReleaseCommand),
     /// Sign the timestamp anew, before it expires: a daily job that needs only the timestamp key
-    Timestamp(Publish),
+    Timestamp {
+        #[command(flatten)]
+        place: Place,
+        /// The directory of the private keys
+        #[arg(long, value_name = "DIR")]
+        keys: PathBuf,
+        #[command(flatten)]
+        lifetime: TimestampLifetime,
+    },
     /// Read the repository as a new device would, and check every file in it
     Verify(Place),
     /// Show roles, keys, expiry and targets
@@ -178,8 +192,9 @@ fn main() -> ExitCode {
 /// What to print: for people, and as JSON.
 fn run(command: Command, now: Timestamp) -> Result<(String, Value)> {
     match command {
-        Command::Init(publish) => {
-            let repository = Repository::init(&publish.place.repo, &publish.keys, publish.lifetimes, now)?;
+        Command::Init { publish, root_days } => {
+            let repository =
+                Repository::init(&publish.place.repo, &publish.keys, root_days, publish.lifetimes, now)?;
             let root = repository.directory().join("metadata/1.root.json");
             let text = format!(
                 "Made a repository in {} and its keys in {}.\nDevices need {} as /etc/vigil/root.json.\n\
@@ -214,9 +229,9 @@ fn run(command: Command, now: Timestamp) -> Result<(String, Value)> {
             Ok((text, json!({"target": target, "versions": versions(&repository)})))
         }
         Command::Release(ReleaseCommand::Add(add)) => add_release(add, now),
-        Command::Timestamp(publish) => {
-            let mut repository = Repository::open(&publish.place.repo)?;
-            repository.publish_timestamp(&publish.keys, publish.lifetimes, now)?;
+        Command::Timestamp { place, keys, lifetime } => {
+            let mut repository = Repository::open(&place.repo)?;
+            repository.publish_timestamp(&keys, lifetime, now)?;
             let (version, expires) = repository.state(Role::Timestamp);
             let warnings = show::warnings(&repository, now);
             let mut text = format!("Signed timestamp {version}, good until {expires}.");

@@ -22,37 +22,26 @@ use crate::{files, keys};
 
 const SPEC_VERSION: &str = "1.0.31";
 
-/// For how many days each role's metadata counts after it was signed.
+/// For how many days what is signed often counts. The root's days are given when it is made.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Lifetimes {
-    /// Days until a new root expires
-    #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
-    pub root_days: u16,
     /// Days until new targets expire
     #[arg(long, default_value_t = 180, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub targets_days: u16,
     /// Days until a new snapshot expires
     #[arg(long, default_value_t = 180, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub snapshot_days: u16,
+    /// The timestamp's.
+    #[command(flatten)]
+    pub timestamp: TimestampLifetime,
+}
+
+/// For how many days a timestamp counts.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct TimestampLifetime {
     /// Days until a new timestamp expires: the longest freeze that a hostile mirror gets away with
     #[arg(long, default_value_t = 14, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub timestamp_days: u16,
-}
-
-impl Lifetimes {
-    fn days(self, role: Role) -> u16 {
-        match role {
-            Role::Root => self.root_days,
-            Role::Targets => self.targets_days,
-            Role::Snapshot => self.snapshot_days,
-            Role::Timestamp => self.timestamp_days,
-        }
-    }
-
-    fn expires(self, role: Role, now: Timestamp) -> Timestamp {
-        now.saturating_add(SignedDuration::from_hours(24 * i64::from(self.days(role))))
-            .unwrap_or(Timestamp::MAX)
-    }
 }
 
 /// A repository. While one that was opened for publishing lives, no other process publishes: two would sign the same
@@ -69,7 +58,13 @@ pub struct Repository {
 
 impl Repository {
     /// Makes the keys of the four roles and version 1 of everything.
-    pub fn init(directory: &Path, keys_in: &Path, lifetimes: Lifetimes, now: Timestamp) -> Result<Self> {
+    pub fn init(
+        directory: &Path,
+        keys_in: &Path,
+        root_days: u16,
+        lifetimes: Lifetimes,
+        now: Timestamp,
+    ) -> Result<Self> {
         let metadata = directory.join("metadata");
         if metadata.join("1.root.json").exists() {
             bail!("{} is a repository already; choose another directory", directory.display());
@@ -93,23 +88,19 @@ impl Repository {
                 root_key = Some(key);
             }
         }
-        let form =
-            |role: Role| (role.name().to_owned(), SPEC_VERSION.to_owned(), lifetimes.expires(role, now));
-        let (kind, spec_version, expires) = form(Role::Root);
+        let form = |role: Role| (role.name().to_owned(), SPEC_VERSION.to_owned());
+        let (kind, spec_version) = form(Role::Root);
+        let expires = in_days(root_days, now);
         let root = Root { kind, spec_version, version: 1, expires, consistent_snapshot: true, keys, roles };
-        let (kind, spec_version, expires) = form(Role::Targets);
-        let targets = Targets { kind, spec_version, version: 0, expires, targets: BTreeMap::new() };
-        let (kind, spec_version, expires) = form(Role::Snapshot);
-        let snapshot = Snapshot { kind, spec_version, version: 0, expires, meta: BTreeMap::new() };
-        let (kind, spec_version, expires) = form(Role::Timestamp);
-        let timestamp = document::Timestamp {
-            kind,
-            spec_version,
-            version: 0,
-            expires,
-            issued: None,
-            meta: BTreeMap::new(),
-        };
+        // Version 0 of these three is never published: `publish` makes it 1.
+        let (kind, spec_version) = form(Role::Targets);
+        let targets = Targets { kind, spec_version, version: 0, expires: now, targets: BTreeMap::new() };
+        let (kind, spec_version) = form(Role::Snapshot);
+        let snapshot = Snapshot { kind, spec_version, version: 0, expires: now, meta: BTreeMap::new() };
+        let (kind, spec_version) = form(Role::Timestamp);
+        let meta = BTreeMap::new();
+        let timestamp =
+            document::Timestamp { kind, spec_version, version: 0, expires: now, issued: None, meta };
 
         files::make_directory(&metadata)?;
         files::make_directory(&directory.join("targets"))?;
@@ -216,28 +207,38 @@ impl Repository {
 
         // What an interrupted publication left is skipped: no timestamp lists it, but someone may have fetched it.
         self.targets.version = self.targets.version.max(newest_version(&metadata, Role::Targets)?) + 1;
-        self.targets.expires = lifetimes.expires(Role::Targets, now);
+        self.targets.expires = in_days(lifetimes.targets_days, now);
         let bytes = signed_file(&self.targets, &targets_key)?;
         files::publish_once(&metadata.join(format!("{}.targets.json", self.targets.version)), &bytes)?;
         self.snapshot.meta.insert(TARGETS_FILE.to_owned(), meta_file(self.targets.version, &bytes));
 
         self.snapshot.version = self.snapshot.version.max(newest_version(&metadata, Role::Snapshot)?) + 1;
-        self.snapshot.expires = lifetimes.expires(Role::Snapshot, now);
+        self.snapshot.expires = in_days(lifetimes.snapshot_days, now);
         let bytes = signed_file(&self.snapshot, &snapshot_key)?;
         files::publish_once(&metadata.join(format!("{}.snapshot.json", self.snapshot.version)), &bytes)?;
         self.timestamp.meta.insert(SNAPSHOT_FILE.to_owned(), meta_file(self.snapshot.version, &bytes));
-        self.sign_timestamp(&timestamp_key, lifetimes, now)
+        self.sign_timestamp(&timestamp_key, lifetimes.timestamp, now)
     }
 
     /// Signs the timestamp anew. Needs its key alone, so that the job that does it daily need not hold the others.
-    pub fn publish_timestamp(&mut self, keys_in: &Path, lifetimes: Lifetimes, now: Timestamp) -> Result<()> {
+    pub fn publish_timestamp(
+        &mut self,
+        keys_in: &Path,
+        lifetime: TimestampLifetime,
+        now: Timestamp,
+    ) -> Result<()> {
         let key = self.role_key(keys_in, Role::Timestamp)?;
-        self.sign_timestamp(&key, lifetimes, whole_seconds(now))
+        self.sign_timestamp(&key, lifetime, whole_seconds(now))
     }
 
-    fn sign_timestamp(&mut self, key: &SigningKey, lifetimes: Lifetimes, now: Timestamp) -> Result<()> {
+    fn sign_timestamp(
+        &mut self,
+        key: &SigningKey,
+        lifetime: TimestampLifetime,
+        now: Timestamp,
+    ) -> Result<()> {
         self.timestamp.version += 1;
-        self.timestamp.expires = lifetimes.expires(Role::Timestamp, now);
+        self.timestamp.expires = in_days(lifetime.timestamp_days, now);
         self.timestamp.issued = Some(now);
         let bytes = signed_file(&self.timestamp, key)?;
         files::publish(&self.directory.join("metadata/timestamp.json"), &bytes)
@@ -329,6 +330,10 @@ fn lock(directory: &Path) -> Result<File> {
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
+}
+
+fn in_days(days: u16, now: Timestamp) -> Timestamp {
+    now.saturating_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(Timestamp::MAX)
 }
 
 /// python-tuf and others read whole seconds only.
