@@ -168,6 +168,18 @@ mod tests {
     }
 
     #[test]
+    fn the_encoding_is_that_of_securesystemslib() {
+        // What encode_canonical of securesystemslib 1.6.0 makes of this object.
+        let text = r#"{"b": [1, -2, true, false, null, {}], "a\"\\": "e\u0301 \u00e9 \n\u0001\u007f/",
+            "\ud800\udc00": 2, "\ue000": 18446744073709551615, "": [], "Z": "<&>\u2028"}"#;
+        let expected = "7b22223a5b5d2c225a223a223c263ee280a8222c22615c225c5c223a2265cc8120c3a9200a017f2f222c2262223a5b\
+            312c2d322c747275652c66616c73652c6e756c6c2c7b7d5d2c22ee8080223a31383434363734343037333730393535313631352c\
+            22f0908080223a327d";
+        let canonical = Json::parse(text.as_bytes()).unwrap().canonical();
+        assert_eq!(data_encoding::HEXLOWER.encode(&canonical), expected);
+    }
+
+    #[test]
     fn floats_are_refused() {
         for text in ["1.0", "1e3", "-0.5", "[1.5]", "-0", "99999999999999999999"] {
             assert!(Json::parse(text.as_bytes()).is_err(), "{text}");

@@ -6,6 +6,7 @@ mod chain;
 mod damage;
 mod keys;
 mod load;
+mod nonsense;
 mod repository;
 mod root;
 mod time;

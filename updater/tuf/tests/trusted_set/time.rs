@@ -78,3 +78,20 @@ fn revoking_the_timestamp_key_recovers_from_a_floor_in_the_far_future() {
     client.restart();
     assert_eq!(client.set.time_floor(), at("2026-05-31T00:00:00Z"));
 }
+
+#[test]
+fn an_image_root_that_revokes_the_timestamp_key_recovers_from_it_too() {
+    let mut repository = Repository::new();
+    repository.timestamp["expires"] = json!("2199-01-01T00:00:00Z");
+    issued(&mut repository, "2099-01-01T00:00:00Z");
+    let mut client = Client::new(&repository);
+    assert_eq!(client.refused(&repository).0, "expired");
+
+    repository.set_keys(Role::Timestamp, &[9], 1);
+    repository.rotate_root();
+    issued(&mut repository, "2026-05-31T00:00:00Z");
+    client.image_root.clone_from(&repository.files["2.root.json"]);
+    client.restart();
+    client.refresh(&repository, now()).unwrap();
+    assert_eq!(client.stored.time_floor, Some(at("2026-05-31T00:00:00Z")));
+}

@@ -1,0 +1,163 @@
+//! A release: its images as blobs, its manifest as a target.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use semver::Version;
+use vigil_updater::release::{Image, InstallPolicy, Manifest, Part, target_name};
+
+use crate::blobs;
+use crate::repository::Repository;
+
+/// zstd's level when none is given: a release is compressed once and fetched by a fleet.
+pub const DEFAULT_LEVEL: i32 = 15;
+
+/// What to release.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// The product it is for.
+    pub product: String,
+    /// Its version.
+    pub version: Version,
+    /// Greater than that of every release of the product before.
+    pub sequence: u64,
+    /// The hardware revisions it is for.
+    pub hardware: Vec<String>,
+    /// Part of a slot and the file of its image.
+    pub images: Vec<(String, PathBuf)>,
+    /// Who may start its install.
+    pub install: InstallPolicy,
+    /// Whether the sequence may be lower than, or equal to, one that was published.
+    pub allow_lower: bool,
+    /// zstd's level, 1 to 22.
+    pub level: i32,
+}
+
+/// What became of it.
+#[derive(Clone, Debug)]
+pub struct Added {
+    /// The target's name.
+    pub target: String,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Whether this very release was there before; then there is nothing to publish.
+    pub unchanged: bool,
+}
+
+/// Puts blobs and manifest in place. Clients see them after [`Repository::publish`].
+pub fn add(repository: &mut Repository, release: &Release) -> Result<Added> {
+    let target = target_name(&release.product, &release.version.to_string());
+    let published = manifests(repository)?;
+    check_sequence(release, &target, &published)?;
+    let mut manifest = Manifest {
+        format: 1,
+        product: release.product.clone(),
+        hardware: release.hardware.clone(),
+        version: release.version.clone(),
+        sequence: release.sequence,
+        install: release.install,
+        images: Vec::new(),
+    };
+    check_shape(release, &manifest)?;
+    let progress = progress(release)?;
+    for (name, path) in &release.images {
+        progress.set_message(name.clone());
+        let image = blobs::hash_file(path, &|_| ())?;
+        let [index, frames] = if let Some(parts) = made_before(repository, &image, &published) {
+            progress.inc(image.size);
+            parts
+        } else {
+            let on_bytes = |count| progress.inc(count);
+            blobs::make(repository.directory(), path, &image, release.level, &on_bytes)?
+        };
+        manifest.images.push(Image {
+            name: name.clone(),
+            size: image.size,
+            sha256: image.sha256,
+            index,
+            frames,
+        });
+    }
+    progress.finish_and_clear();
+
+    let bytes = serde_json::to_vec_pretty(&manifest)?;
+    Manifest::parse(&bytes).context("devices would refuse this release")?;
+    if let Some((_, before)) = published.iter().find(|(name, _)| *name == target) {
+        if *before != manifest {
+            bail!(
+                "version {} of {} was published with other content and devices may have it; release it as a new version",
+                release.version,
+                release.product
+            );
+        }
+        return Ok(Added { target, manifest, unchanged: true });
+    }
+    repository.put_target(&target, &bytes, None)?;
+    Ok(Added { target, manifest, unchanged: false })
+}
+
+/// Names and numbers that a device would refuse are told before the images are compressed, not after.
+fn check_shape(release: &Release, manifest: &Manifest) -> Result<()> {
+    let sha256 = "0".repeat(64);
+    let part = Part { size: 1, sha256: sha256.clone() };
+    let image = |(name, _): &(String, PathBuf)| Image {
+        name: name.clone(),
+        size: 1,
+        sha256: sha256.clone(),
+        index: part.clone(),
+        frames: part.clone(),
+    };
+    let draft = Manifest { images: release.images.iter().map(image).collect(), ..manifest.clone() };
+    Manifest::parse(&serde_json::to_vec(&draft)?).context("devices would refuse this release")?;
+    Ok(())
+}
+
+/// The manifests of all releases in the repository, by target name.
+pub fn manifests(repository: &Repository) -> Result<Vec<(String, Manifest)>> {
+    let names = repository.targets().keys().filter(|name| name.starts_with("releases/"));
+    names
+        .map(|name| {
+            let manifest = Manifest::parse(&repository.read_target(name)?);
+            Ok((name.clone(), manifest.with_context(|| format!("the target {name}"))?))
+        })
+        .collect()
+}
+
+fn check_sequence(release: &Release, target: &str, published: &[(String, Manifest)]) -> Result<()> {
+    let others = published.iter().filter(|(name, other)| other.product == release.product && name != target);
+    if let Some((_, highest)) = others.max_by_key(|(_, manifest)| manifest.sequence)
+        && release.sequence <= highest.sequence
+        && !release.allow_lower
+    {
+        bail!(
+            "sequence {} is not above {} of the published version {}, so devices that confirmed that one would refuse \
+             this; give --sequence {} or higher, or --allow-lower if that is meant",
+            release.sequence,
+            highest.sequence,
+            highest.version,
+            highest.sequence + 1
+        );
+    }
+    Ok(())
+}
+
+/// The parts of the same image in a release that was published before: compressing it again would only cost time.
+fn made_before(repository: &Repository, image: &Part, published: &[(String, Manifest)]) -> Option<[Part; 2]> {
+    let same = published
+        .iter()
+        .flat_map(|(_, manifest)| &manifest.images)
+        .find(|other| other.sha256 == image.sha256 && other.size == image.size)?;
+    let there = |part| blobs::is_there(repository.directory(), part);
+    (there(&same.index) && there(&same.frames)).then(|| [same.index.clone(), same.frames.clone()])
+}
+
+/// Drawn on a terminal only.
+fn progress(release: &Release) -> Result<ProgressBar> {
+    let mut total = 0;
+    for (_, path) in &release.images {
+        total += path.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
+    }
+    let style = ProgressStyle::with_template("{msg:12} {wide_bar} {bytes}/{total_bytes} {eta}")?;
+    Ok(ProgressBar::new(total).with_style(style))
+}
