@@ -45,6 +45,11 @@ impl Replay {
         Self { capacity, ..Self::default() }
     }
 
+    /// A store that has lost its ids: everything issued up to `now` is refused.
+    pub fn refusing_until(now: Timestamp) -> Self {
+        Self { watermark: Some(now), ..Self::default() }
+    }
+
     /// Takes in a command's id, or says why the command must not run. After `Ok` the store must be made durable
     /// before the command runs.
     pub fn admit(&mut self, command: &Command, now: Timestamp) -> Result<(), Reason> {

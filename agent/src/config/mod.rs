@@ -99,7 +99,7 @@ impl Config {
 
     /// The effective configuration as published on `config`: paths of secrets are in it, secrets never are.
     pub fn redacted(&self) -> serde_json::Value {
-        // Only string keys and plain values: this cannot fail, and an empty object is no lie that matters.
+        // String keys and plain values only: this cannot fail.
         serde_json::to_value(&self.sections).unwrap_or_default()
     }
 

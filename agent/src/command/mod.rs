@@ -1,0 +1,7 @@
+//! Commands: verified, admitted once, durable before they run, answered with a reason.
+
+mod flood;
+mod journal;
+
+pub use flood::{Flood, Verdict};
+pub use journal::{CommandJournal, Pending};

@@ -1,0 +1,339 @@
+//! The courier's round: connect to `vigil-updaterd`, bring what it asks for, hand on what it says.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info, warn};
+use vigil_wire::{BLOB_BYTES, Contact, Event, Fetch, Need, Request, Response, State, UpdateStatus};
+
+use super::client::{Client, ClientError, unexpected};
+use super::fetch::{FetchError, Fetcher};
+
+const RECONNECT: Duration = Duration::from_secs(2);
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
+/// While the updater waits for a gate or a contact.
+const TRIAL_PAUSE: Duration = Duration::from_secs(1);
+const IDLE_PAUSE: Duration = Duration::from_secs(15);
+/// How often progress is looked at while bytes flow.
+const PROGRESS: Duration = Duration::from_millis(500);
+
+/// Settings.
+pub struct CourierOptions {
+    /// `vigil-updaterd`'s socket.
+    pub socket: PathBuf,
+    /// The tenant, whose operators list is handed on.
+    pub tenant: String,
+    /// Between two refreshes.
+    pub refresh_interval: Duration,
+    /// The newest of the updater's events that the audit log has.
+    pub last_event: u64,
+    /// `random` shares of the interval: a fleet must not ask all at once.
+    pub jitter: f64,
+}
+
+/// What the daemon wants.
+#[derive(Debug)]
+pub enum Ask {
+    /// Install by an operator's envelope. The answer is `Ok` or the updater's reason.
+    Install(String, oneshot::Sender<Result<(), ClientError>>),
+    /// What is seen of the network has changed.
+    Contact(Contact),
+    /// Everything that the audit log has of the updater's events.
+    Recorded(u64),
+}
+
+/// What the courier learns.
+#[derive(Debug)]
+pub enum News {
+    /// The updater answers, and this is how it stands.
+    Status(Box<UpdateStatus>),
+    /// It does not answer.
+    Unavailable(String),
+    /// The operators list, as verified by the updater; none if there is none (any more).
+    Operators(Option<Vec<u8>>),
+    /// Events for the audit log.
+    Events(Vec<Event>),
+    /// A refresh failed.
+    RefreshFailed(String),
+}
+
+struct Courier {
+    options: CourierOptions,
+    fetcher: Option<Fetcher>,
+    news: mpsc::Sender<News>,
+    contact: Option<Contact>,
+    refresh_at: Instant,
+    refresh_pending: bool,
+    failures: u32,
+    last_event: u64,
+    targets_version: Option<u64>,
+    had_operators: Option<bool>,
+    last_look: Instant,
+    state: State,
+}
+
+/// Runs until `asks` is closed.
+pub async fn run(
+    options: CourierOptions,
+    fetcher: Option<Fetcher>,
+    mut asks: mpsc::Receiver<Ask>,
+    news: mpsc::Sender<News>,
+) {
+    let mut courier = Courier {
+        last_event: options.last_event,
+        options,
+        fetcher,
+        news,
+        contact: None,
+        refresh_at: Instant::now(),
+        refresh_pending: false,
+        failures: 0,
+        targets_version: None,
+        had_operators: None,
+        last_look: Instant::now(),
+        state: State::Idle,
+    };
+    let mut was_available = true;
+    loop {
+        match Client::connect(&courier.options.socket).await {
+            Ok(mut client) => {
+                was_available = true;
+                match courier.serve(&mut client, &mut asks).await {
+                    Ok(()) => return,
+                    Err(error) => warn!(%error, "the connection to vigil-updaterd ended"),
+                }
+            }
+            Err(error) => {
+                if was_available {
+                    warn!(%error, "no updates until vigil-updaterd answers");
+                }
+                was_available = false;
+                if courier.news.send(News::Unavailable(error.to_string())).await.is_err() {
+                    return;
+                }
+            }
+        }
+        let until = Instant::now() + RECONNECT;
+        loop {
+            match timeout_at(until, asks.recv()).await {
+                Err(_) => break,
+                Ok(None) => return,
+                Ok(Some(Ask::Contact(contact))) => courier.contact = Some(contact),
+                Ok(Some(Ask::Recorded(number))) => courier.last_event = number,
+                Ok(Some(Ask::Install(_, answer))) => {
+                    let error = std::io::Error::from(std::io::ErrorKind::NotConnected);
+                    let _ = answer.send(Err(error.into()));
+                }
+            }
+        }
+    }
+}
+
+impl Courier {
+    /// Until the connection breaks (an error) or the daemon ends (`Ok`).
+    async fn serve(&mut self, client: &mut Client, asks: &mut mpsc::Receiver<Ask>) -> Result<(), ClientError> {
+        self.targets_version = None;
+        self.had_operators = None;
+        loop {
+            if let Some(contact) = self.contact {
+                client.ask(&Request::Contact(contact), &[]).await?;
+            }
+            if Instant::now() >= self.refresh_at && self.fetcher.is_some() {
+                client.ask(&Request::Refresh, &[]).await?;
+                self.refresh_pending = true;
+                self.schedule_refresh(false);
+            }
+            let busy = self.bring(client).await?;
+            self.look(client).await?;
+            let pause = match self.state {
+                State::Trial | State::Good => TRIAL_PAUSE,
+                _ if busy => BUSY_PAUSE,
+                _ => IDLE_PAUSE,
+            };
+            let until = (Instant::now() + pause).min(self.refresh_at.max(Instant::now()));
+            loop {
+                match timeout_at(until, asks.recv()).await {
+                    Err(_) => break,
+                    Ok(None) => return Ok(()),
+                    Ok(Some(Ask::Contact(contact))) => {
+                        let changed = self.contact != Some(contact);
+                        self.contact = Some(contact);
+                        if changed {
+                            break;
+                        }
+                    }
+                    Ok(Some(Ask::Recorded(number))) => self.last_event = number,
+                    Ok(Some(Ask::Install(envelope, answer))) => {
+                        let request = Request::Install { envelope: Some(envelope), release: None };
+                        let _ = answer.send(client.ask(&request, &[]).await.map(drop));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next refresh: after the interval, or sooner after a failure, spread by the jitter.
+    fn schedule_refresh(&mut self, failed: bool) {
+        self.failures = if failed { (self.failures + 1).min(10) } else { 0 };
+        let interval = self.options.refresh_interval;
+        let pause = if failed { (Duration::from_secs(2) * 2_u32.pow(self.failures)).min(interval) } else { interval };
+        self.refresh_at = Instant::now() + pause.mul_f64(0.75 + 0.25 * self.options.jitter);
+    }
+
+    /// Brings what is needed until nothing is. Whether the updater is busy with something of its own.
+    async fn bring(&mut self, client: &mut Client) -> Result<bool, ClientError> {
+        loop {
+            match client.ask(&Request::Next, &[]).await?.0 {
+                Response::Idle => {
+                    self.refresh_pending = false;
+                    return Ok(false);
+                }
+                Response::Working => return Ok(true),
+                Response::Need(need) => match self.bring_one(client, &need).await {
+                    Ok(()) => {}
+                    // The updater judged what was brought. It waits before it asks again, and so do we.
+                    Err(ClientError::Refused { code, message }) => {
+                        info!(code, message, "vigil-updaterd refused what was fetched");
+                        if self.refresh_pending {
+                            self.refresh_pending = false;
+                            self.schedule_refresh(true);
+                            self.tell(News::RefreshFailed(message)).await?;
+                        }
+                        return Ok(true);
+                    }
+                    Err(error) => return Err(error),
+                },
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    async fn bring_one(&mut self, client: &mut Client, need: &Need) -> Result<(), ClientError> {
+        debug!(path = need.path, offset = need.offset, length = need.length, "fetching");
+        let Some(mut fetcher) = self.fetcher.take() else {
+            return self.feed(client, need, 0, Fetch::Failed, &[]).await.map(drop);
+        };
+        let result = self.stream(client, &mut fetcher, need).await;
+        self.fetcher = Some(fetcher);
+        match result {
+            Ok(()) => Ok(()),
+            Err(Broken::Client(error)) => Err(error),
+            Err(Broken::Fetch(received, error)) => {
+                debug!(%error, "could not fetch");
+                let fetch = if matches!(error, FetchError::Missing(..)) { Fetch::Missing } else { Fetch::Failed };
+                self.feed(client, need, received, fetch, &[]).await.map(drop)
+            }
+        }
+    }
+
+    async fn stream(&mut self, client: &mut Client, fetcher: &mut Fetcher, need: &Need) -> Result<(), Broken> {
+        let length = need.exact.then_some(need.length);
+        let mut received = 0;
+        let mut download =
+            fetcher.get(&need.path, need.offset, length).await.map_err(|error| Broken::Fetch(received, error))?;
+        // One chunk is held back, so that the last one can be named as such.
+        let mut held: Option<Bytes> = None;
+        loop {
+            let next = download.chunk().await.map_err(|error| Broken::Fetch(received, error))?;
+            let room = need.length - (received + held.as_ref().map_or(0, |held| held.len() as u64)).min(need.length);
+            // One byte more than a limit is brought on, so that the updater sees that it was passed.
+            let room = if need.exact { room } else { room + 1 };
+            let next = next.map(|next| next.slice(..next.len().min(room as usize))).filter(|next| !next.is_empty());
+            let is_last = next.is_none();
+            let bytes = match (held.take(), is_last) {
+                (None, false) => {
+                    held = next;
+                    continue;
+                }
+                (bytes, _) => bytes.unwrap_or_default(),
+            };
+            held = next;
+            let mut parts = bytes.chunks(BLOB_BYTES).peekable();
+            if parts.peek().is_none() {
+                self.feed(client, need, received, Fetch::Last, &[]).await?;
+                return Ok(());
+            }
+            while let Some(part) = parts.next() {
+                let fetch = if is_last && parts.peek().is_none() { Fetch::Last } else { Fetch::More };
+                let go_on = self.feed(client, need, received, fetch, part).await?;
+                received += part.len() as u64;
+                if !go_on {
+                    return Ok(());
+                }
+            }
+            if self.last_look.elapsed() >= PROGRESS {
+                self.look(client).await?;
+            }
+        }
+    }
+
+    /// Whether the updater wants more of the same file.
+    async fn feed(
+        &self,
+        client: &mut Client,
+        need: &Need,
+        received: u64,
+        fetch: Fetch,
+        blob: &[u8],
+    ) -> Result<bool, ClientError> {
+        let request = Request::Feed { need: need.need, offset: need.offset + received, fetch };
+        match client.ask(&request, blob).await?.0 {
+            Response::Continue => Ok(true),
+            Response::Done | Response::Working => Ok(false),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Hands on how the updater stands, its new events, and a new operators list.
+    async fn look(&mut self, client: &mut Client) -> Result<(), ClientError> {
+        self.last_look = Instant::now();
+        let status = match client.ask(&Request::Status, &[]).await?.0 {
+            Response::Status(status) => status,
+            other => return Err(unexpected(&other)),
+        };
+        while self.last_event < status.last_event {
+            let (Response::Events { events }, _) = client.ask(&Request::Events { after: self.last_event }, &[]).await?
+            else {
+                break;
+            };
+            let Some(last) = events.last() else { break };
+            self.last_event = last.number;
+            self.tell(News::Events(events)).await?;
+        }
+        let version = status.metadata.get("targets").copied();
+        if self.had_operators.is_none() || version != self.targets_version {
+            let name = format!("operators/{}.json", self.options.tenant);
+            let operators = match client.ask(&Request::Target { name }, &[]).await {
+                Ok((_, bytes)) => Some(bytes),
+                Err(ClientError::Refused { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            // The list comes after the targets metadata: look again until it is there.
+            self.targets_version = if operators.is_some() { version } else { None };
+            self.had_operators = Some(operators.is_some());
+            self.tell(News::Operators(operators)).await?;
+        }
+        self.state = status.state;
+        self.tell(News::Status(status)).await
+    }
+
+    async fn tell(&self, news: News) -> Result<(), ClientError> {
+        let gone = |_| std::io::Error::new(std::io::ErrorKind::BrokenPipe, "vigild ends");
+        Ok(self.news.send(news).await.map_err(gone)?)
+    }
+}
+
+enum Broken {
+    Client(ClientError),
+    Fetch(u64, FetchError),
+}
+
+impl From<ClientError> for Broken {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}

@@ -1,0 +1,180 @@
+//! Fetches files of the repository: plain HTTP/1.1, one connection kept open, ranges where they are asked for.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use url::Url;
+
+/// Why something was not fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// 404 or 403.
+    #[error("{0}: not there ({1})")]
+    Missing(String, StatusCode),
+    /// Another status.
+    #[error("{0}: the server answers {1}")]
+    Status(String, StatusCode),
+    /// Nothing came for too long.
+    #[error("{0}: nothing came for {1} s")]
+    Stalled(String, u64),
+    /// The connection.
+    #[error("{0}: {1}")]
+    Connection(String, String),
+    /// Bytes from another place than asked for.
+    #[error("{0}: the server sends another range than was asked for")]
+    Range(String),
+}
+
+/// The client.
+pub struct Fetcher {
+    base: Url,
+    tls: Option<Arc<ClientConfig>>,
+    stall: Duration,
+    connection: Option<SendRequest<Empty<Bytes>>>,
+}
+
+/// A file as it comes.
+pub struct Download {
+    path: String,
+    body: Incoming,
+    stall: Duration,
+    skip: u64,
+}
+
+impl Fetcher {
+    /// `base` is where `metadata/`, `targets/` and `blobs/` lie.
+    pub fn new(mut base: Url, ca_file: Option<&Path>, stall: Duration) -> std::io::Result<Self> {
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        let tls = if base.scheme() == "https" { Some(crate::tls::client(ca_file, None)?) } else { None };
+        Ok(Self { base, tls, stall, connection: None })
+    }
+
+    /// Begins to fetch `path` from `offset` on. `length` is how much will be read at most, if it is known exactly.
+    pub async fn get(&mut self, path: &str, offset: u64, length: Option<u64>) -> Result<Download, FetchError> {
+        let error = |what: &dyn std::fmt::Display| FetchError::Connection(path.to_owned(), what.to_string());
+        let url = self.base.join(path).map_err(|what| error(&what))?;
+        let kept = self.connection.take();
+        let response = match kept {
+            // The server may have closed a kept connection meanwhile: that is no failure yet.
+            Some(mut connection) if connection.ready().await.is_ok() => {
+                match self.request(&mut connection, &url, offset, length).await {
+                    Ok(response) => Some((connection, response)),
+                    Err(_) => None,
+                }
+            }
+            _ => None,
+        };
+        let (connection, response) = match response {
+            Some(pair) => pair,
+            None => {
+                let mut connection = timeout(self.stall, self.connect(&url))
+                    .await
+                    .map_err(|_| self.stalled(path))?
+                    .map_err(|what| error(&what))?;
+                let response = timeout(self.stall, self.request(&mut connection, &url, offset, length))
+                    .await
+                    .map_err(|_| self.stalled(path))?
+                    .map_err(|what| error(&what))?;
+                (connection, response)
+            }
+        };
+        self.connection = Some(connection);
+        let skip = judge(path, &response, offset)?;
+        Ok(Download { path: path.to_owned(), body: response.into_body(), stall: self.stall, skip })
+    }
+
+    fn stalled(&self, path: &str) -> FetchError {
+        FetchError::Stalled(path.to_owned(), self.stall.as_secs())
+    }
+
+    async fn connect(&self, url: &Url) -> Result<SendRequest<Empty<Bytes>>, Box<dyn std::error::Error>> {
+        let host = url.host_str().ok_or("the repository's address names no host")?;
+        let port = url.port_or_known_default().unwrap_or(80);
+        let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+        tcp.set_nodelay(true)?;
+        let sender = if let Some(tls) = &self.tls {
+            let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
+            let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await?;
+            let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+            tokio::task::spawn_local(connection);
+            sender
+        } else {
+            let (sender, connection) = handshake(TokioIo::new(tcp)).await?;
+            tokio::task::spawn_local(connection);
+            sender
+        };
+        Ok(sender)
+    }
+
+    async fn request(
+        &self,
+        connection: &mut SendRequest<Empty<Bytes>>,
+        url: &Url,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<Response<Incoming>, Box<dyn std::error::Error>> {
+        let mut request = Request::get(url.path())
+            .header(header::HOST, &url[url::Position::BeforeHost..url::Position::AfterPort])
+            .header(header::USER_AGENT, concat!("vigil/", env!("CARGO_PKG_VERSION")))
+            // Metadata is held against its signature byte for byte: no re-encoding on the way.
+            .header(header::ACCEPT_ENCODING, "identity");
+        if offset > 0 || length.is_some() {
+            let end = length.map_or_else(String::new, |length| (offset + length.max(1) - 1).to_string());
+            request = request.header(header::RANGE, format!("bytes={offset}-{end}"));
+        }
+        Ok(connection.send_request(request.body(Empty::new())?).await?)
+    }
+}
+
+/// Whether the answer is what was asked for, and how many bytes to pass over: a server or proxy that ignores ranges
+/// sends the file from its beginning.
+fn judge(path: &str, response: &Response<Incoming>, offset: u64) -> Result<u64, FetchError> {
+    match response.status() {
+        StatusCode::OK => Ok(offset),
+        StatusCode::PARTIAL_CONTENT => {
+            let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+            let start = range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-')?.0.parse::<u64>().ok());
+            if start == Some(offset) { Ok(0) } else { Err(FetchError::Range(path.to_owned())) }
+        }
+        status @ (StatusCode::NOT_FOUND | StatusCode::FORBIDDEN) => Err(FetchError::Missing(path.to_owned(), status)),
+        status => Err(FetchError::Status(path.to_owned(), status)),
+    }
+}
+
+impl Download {
+    /// The next bytes; none at the end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, FetchError> {
+        loop {
+            let frame = timeout(self.stall, self.body.frame())
+                .await
+                .map_err(|_| FetchError::Stalled(self.path.clone(), self.stall.as_secs()))?;
+            let mut bytes = match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(FetchError::Connection(self.path.clone(), error.to_string())),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => bytes,
+                    Err(_) => continue,
+                },
+            };
+            let skipped = self.skip.min(bytes.len() as u64);
+            self.skip -= skipped;
+            let bytes = bytes.split_off(skipped as usize);
+            if !bytes.is_empty() {
+                return Ok(Some(bytes));
+            }
+        }
+    }
+}
