@@ -6,11 +6,13 @@
 pub mod audit;
 pub mod command;
 pub mod config;
+pub mod daemon;
 pub mod health;
 pub mod identity;
 pub mod link;
 pub mod local;
 pub mod network;
+pub mod report;
 pub mod store;
 pub mod text;
 pub mod tls;

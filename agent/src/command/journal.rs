@@ -68,12 +68,19 @@ impl CommandJournal {
     }
 
     /// Admits a command: its id and its first answer are on the disk when this returns `Ok`.
-    pub fn admit(&mut self, command: &Command, result: &CommandResult, now: Timestamp) -> Result<(), (Reason, String)> {
+    pub fn admit(
+        &mut self,
+        command: &Command,
+        result: &CommandResult,
+        now: Timestamp,
+    ) -> Result<(), (Reason, String)> {
         let before = self.content.clone();
         self.content.replay.admit(command, now).map_err(|reason| {
             let message = match reason {
                 Reason::Replayed => "this command was seen before; sign a new one",
-                Reason::BelowWatermark => "issued before commands that this device has already forgotten; sign a new one",
+                Reason::BelowWatermark => {
+                    "issued before commands that this device has already forgotten; sign a new one"
+                }
                 _ => "the store of command ids is full; try again when earlier commands have expired",
             };
             (reason, message.to_owned())

@@ -75,6 +75,11 @@ impl Outbox {
         self.messages.push_back(Waiting { topic, payload, id, is_final });
     }
 
+    /// Whether the final answer to a command waits already.
+    pub fn holds(&self, id: &str) -> bool {
+        self.messages.iter().any(|message| message.is_final && message.id == id)
+    }
+
     /// A connection is up. Unless the broker kept the session, it may have lost what is retained as well: everything
     /// is said again.
     pub fn connected(&mut self, session_present: bool) {

@@ -23,7 +23,8 @@ pub struct Access {
 impl Access {
     /// Whether `peer` may.
     pub fn allows(&self, peer: &Peer, need: Need) -> bool {
-        let is_in = |group: Option<u32>| group.is_some_and(|group| peer.gid == group || peer.groups.contains(&group));
+        let is_in =
+            |group: Option<u32>| group.is_some_and(|group| peer.gid == group || peer.groups.contains(&group));
         peer.uid == 0
             || match need {
                 Need::Read => is_in(self.readers) || is_in(self.admins),
@@ -53,7 +54,11 @@ mod tests {
             (peer(1, 1, &[0]), false, false),
             (peer(100, 1, &[]), false, false),
         ] {
-            assert_eq!((ACCESS.allows(&peer, Need::Read), ACCESS.allows(&peer, Need::Act)), (read, act), "{peer:?}");
+            assert_eq!(
+                (ACCESS.allows(&peer, Need::Read), ACCESS.allows(&peer, Need::Act)),
+                (read, act),
+                "{peer:?}"
+            );
         }
     }
 

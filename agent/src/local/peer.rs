@@ -93,7 +93,8 @@ mod tests {
         let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
         let peer = Peer::of(&here).unwrap();
         assert_eq!(peer.uid, rustix::process::getuid().as_raw());
-        let mut own: Vec<u32> = rustix::process::getgroups().unwrap().iter().map(|group| group.as_raw()).collect();
+        let mut own: Vec<u32> =
+            rustix::process::getgroups().unwrap().iter().map(|group| group.as_raw()).collect();
         let mut seen = peer.groups;
         own.sort_unstable();
         seen.sort_unstable();

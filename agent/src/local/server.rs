@@ -82,7 +82,10 @@ impl Listeners {
     pub fn bind(directory: &Path) -> io::Result<Self> {
         vigil_durable::create_directory(directory)?;
         std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))?;
-        Ok(Self { status: bind(&directory.join("status.sock"))?, admin: bind(&directory.join("admin.sock"))? })
+        Ok(Self {
+            status: bind(&directory.join("status.sock"))?,
+            admin: bind(&directory.join("admin.sock"))?,
+        })
     }
 }
 
@@ -170,7 +173,8 @@ async fn respond(
             let what = format!("{} {}", request.method(), request.uri().path());
             debug!(uid = peer.uid, ?call, "refused");
             let _ = shared.refused.send(Refused { peer, what }).await;
-            let message = format!("permission denied: be root or a member of {groups} (see [local] in vigil.toml)");
+            let message =
+                format!("permission denied: be root or a member of {groups} (see [local] in vigil.toml)");
             (StatusCode::FORBIDDEN, error_body("not_permitted", &message))
         }
     };
@@ -184,7 +188,8 @@ async fn respond(
 
 async fn ask(call: Call, peer: Peer, shared: &Shared) -> Answer {
     let (answer, answered) = oneshot::channel();
-    let unavailable = || (StatusCode::SERVICE_UNAVAILABLE, error_body("busy", "vigild is busy or stopping; try again"));
+    let unavailable =
+        || (StatusCode::SERVICE_UNAVAILABLE, error_body("busy", "vigild is busy or stopping; try again"));
     if shared.calls.send(Request { call, peer, answer }).await.is_err() {
         return unavailable();
     }
@@ -212,9 +217,12 @@ fn route(
         "/v1/update" => Call::Update,
         "/v1/audit" => audit_call(query)?,
         "/v1/diagnose" => Call::Diagnose,
-        _ => return Err((StatusCode::NOT_FOUND, "there is no such path; see docs/technicians.md".to_owned())),
+        _ => {
+            return Err((StatusCode::NOT_FOUND, "there is no such path; see docs/technicians.md".to_owned()));
+        }
     };
-    let (wanted, need) = if call == Call::Diagnose { (Method::POST, Need::Act) } else { (Method::GET, Need::Read) };
+    let (wanted, need) =
+        if call == Call::Diagnose { (Method::POST, Need::Act) } else { (Method::GET, Need::Read) };
     if *method != wanted {
         return Err((StatusCode::METHOD_NOT_ALLOWED, format!("use {wanted} {path}")));
     }
@@ -227,11 +235,14 @@ fn route(
 fn audit_call(query: Option<&str>) -> Result<Call, (StatusCode, String)> {
     let (mut first, mut limit) = (None, AUDIT_PAGE);
     for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let number = || value.parse().map_err(|_| (StatusCode::BAD_REQUEST, format!("{name}: a number is needed")));
+        let number =
+            || value.parse().map_err(|_| (StatusCode::BAD_REQUEST, format!("{name}: a number is needed")));
         match &*name {
             "first" => first = Some(number()?),
             "limit" => limit = (number()? as usize).clamp(1, AUDIT_PAGE),
-            _ => return Err((StatusCode::BAD_REQUEST, "only 'first' and 'limit' can be asked for".to_owned())),
+            _ => {
+                return Err((StatusCode::BAD_REQUEST, "only 'first' and 'limit' can be asked for".to_owned()));
+            }
         }
     }
     Ok(Call::Audit { first, limit })

@@ -59,7 +59,8 @@ impl Client {
 
     /// Asks and waits for the answer. A refusal is an error.
     pub async fn ask(&mut self, request: &Request, blob: &[u8]) -> Result<(Response, Vec<u8>), ClientError> {
-        let answer = timeout(ANSWER, self.exchange(request, blob)).await.map_err(|_| ClientError::Silent)??;
+        let answer =
+            timeout(ANSWER, self.exchange(request, blob)).await.map_err(|_| ClientError::Silent)??;
         match answer {
             (Response::Refused { code, message }, _) => Err(ClientError::Refused { code, message }),
             answer => Ok(answer),

@@ -41,8 +41,6 @@ pub enum Ask {
     Install(String, oneshot::Sender<Result<(), ClientError>>),
     /// What is seen of the network has changed.
     Contact(Contact),
-    /// Everything that the audit log has of the updater's events.
-    Recorded(u64),
 }
 
 /// What the courier learns.
@@ -122,7 +120,6 @@ pub async fn run(
                 Err(_) => break,
                 Ok(None) => return,
                 Ok(Some(Ask::Contact(contact))) => courier.contact = Some(contact),
-                Ok(Some(Ask::Recorded(number))) => courier.last_event = number,
                 Ok(Some(Ask::Install(_, answer))) => {
                     let error = std::io::Error::from(std::io::ErrorKind::NotConnected);
                     let _ = answer.send(Err(error.into()));
@@ -134,7 +131,11 @@ pub async fn run(
 
 impl Courier {
     /// Until the connection breaks (an error) or the daemon ends (`Ok`).
-    async fn serve(&mut self, client: &mut Client, asks: &mut mpsc::Receiver<Ask>) -> Result<(), ClientError> {
+    async fn serve(
+        &mut self,
+        client: &mut Client,
+        asks: &mut mpsc::Receiver<Ask>,
+    ) -> Result<(), ClientError> {
         self.targets_version = None;
         self.had_operators = None;
         loop {
@@ -165,7 +166,6 @@ impl Courier {
                             break;
                         }
                     }
-                    Ok(Some(Ask::Recorded(number))) => self.last_event = number,
                     Ok(Some(Ask::Install(envelope, answer))) => {
                         let request = Request::Install { envelope: Some(envelope), release: None };
                         let _ = answer.send(client.ask(&request, &[]).await.map(drop));
@@ -180,7 +180,8 @@ impl Courier {
     fn schedule_refresh(&mut self, failed: bool) {
         self.failures = if failed { (self.failures + 1).min(10) } else { 0 };
         let interval = self.options.refresh_interval;
-        let pause = if failed { (Duration::from_secs(2) * 2_u32.pow(self.failures)).min(interval) } else { interval };
+        let pause =
+            if failed { (Duration::from_secs(2) * 2_u32.pow(self.failures)).min(interval) } else { interval };
         self.refresh_at = Instant::now() + pause.mul_f64(0.75 + 0.25 * self.options.jitter);
     }
 
@@ -224,25 +225,35 @@ impl Courier {
             Err(Broken::Client(error)) => Err(error),
             Err(Broken::Fetch(received, error)) => {
                 debug!(%error, "could not fetch");
-                let fetch = if matches!(error, FetchError::Missing(..)) { Fetch::Missing } else { Fetch::Failed };
+                let fetch =
+                    if matches!(error, FetchError::Missing(..)) { Fetch::Missing } else { Fetch::Failed };
                 self.feed(client, need, received, fetch, &[]).await.map(drop)
             }
         }
     }
 
-    async fn stream(&mut self, client: &mut Client, fetcher: &mut Fetcher, need: &Need) -> Result<(), Broken> {
+    async fn stream(
+        &mut self,
+        client: &mut Client,
+        fetcher: &mut Fetcher,
+        need: &Need,
+    ) -> Result<(), Broken> {
         let length = need.exact.then_some(need.length);
         let mut received = 0;
-        let mut download =
-            fetcher.get(&need.path, need.offset, length).await.map_err(|error| Broken::Fetch(received, error))?;
+        let mut download = fetcher
+            .get(&need.path, need.offset, length)
+            .await
+            .map_err(|error| Broken::Fetch(received, error))?;
         // One chunk is held back, so that the last one can be named as such.
         let mut held: Option<Bytes> = None;
         loop {
             let next = download.chunk().await.map_err(|error| Broken::Fetch(received, error))?;
-            let room = need.length - (received + held.as_ref().map_or(0, |held| held.len() as u64)).min(need.length);
+            let room =
+                need.length - (received + held.as_ref().map_or(0, |held| held.len() as u64)).min(need.length);
             // One byte more than a limit is brought on, so that the updater sees that it was passed.
             let room = if need.exact { room } else { room + 1 };
-            let next = next.map(|next| next.slice(..next.len().min(room as usize))).filter(|next| !next.is_empty());
+            let next =
+                next.map(|next| next.slice(..next.len().min(room as usize))).filter(|next| !next.is_empty());
             let is_last = next.is_none();
             let bytes = match (held.take(), is_last) {
                 (None, false) => {
@@ -295,8 +306,11 @@ impl Courier {
             Response::Status(status) => status,
             other => return Err(unexpected(&other)),
         };
+        // Its list begins anew where its state was lost: what follows is new all the same.
+        self.last_event = self.last_event.min(status.last_event);
         while self.last_event < status.last_event {
-            let (Response::Events { events }, _) = client.ask(&Request::Events { after: self.last_event }, &[]).await?
+            let (Response::Events { events }, _) =
+                client.ask(&Request::Events { after: self.last_event }, &[]).await?
             else {
                 break;
             };

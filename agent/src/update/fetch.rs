@@ -63,21 +63,24 @@ impl Fetcher {
     }
 
     /// Begins to fetch `path` from `offset` on. `length` is how much will be read at most, if it is known exactly.
-    pub async fn get(&mut self, path: &str, offset: u64, length: Option<u64>) -> Result<Download, FetchError> {
+    pub async fn get(
+        &mut self,
+        path: &str,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<Download, FetchError> {
         let error = |what: &dyn std::fmt::Display| FetchError::Connection(path.to_owned(), what.to_string());
         let url = self.base.join(path).map_err(|what| error(&what))?;
-        let kept = self.connection.take();
-        let response = match kept {
-            // The server may have closed a kept connection meanwhile: that is no failure yet.
-            Some(mut connection) if connection.ready().await.is_ok() => {
-                match self.request(&mut connection, &url, offset, length).await {
-                    Ok(response) => Some((connection, response)),
-                    Err(_) => None,
-                }
-            }
-            _ => None,
-        };
-        let (connection, response) = match response {
+        // The server may have closed a kept connection meanwhile: that is no failure yet.
+        let mut kept = None;
+        if let Some(mut connection) = self.connection.take()
+            && let Ok(Ok(())) = timeout(self.stall, connection.ready()).await
+            && let Ok(Ok(response)) =
+                timeout(self.stall, self.request(&mut connection, &url, offset, length)).await
+        {
+            kept = Some((connection, response));
+        }
+        let (connection, response) = match kept {
             Some(pair) => pair,
             None => {
                 let mut connection = timeout(self.stall, self.connect(&url))
@@ -146,10 +149,13 @@ fn judge(path: &str, response: &Response<Incoming>, offset: u64) -> Result<u64, 
         StatusCode::OK => Ok(offset),
         StatusCode::PARTIAL_CONTENT => {
             let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-            let start = range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-')?.0.parse::<u64>().ok());
+            let start =
+                range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-')?.0.parse::<u64>().ok());
             if start == Some(offset) { Ok(0) } else { Err(FetchError::Range(path.to_owned())) }
         }
-        status @ (StatusCode::NOT_FOUND | StatusCode::FORBIDDEN) => Err(FetchError::Missing(path.to_owned(), status)),
+        status @ (StatusCode::NOT_FOUND | StatusCode::FORBIDDEN) => {
+            Err(FetchError::Missing(path.to_owned(), status))
+        }
         status => Err(FetchError::Status(path.to_owned(), status)),
     }
 }

@@ -1,0 +1,137 @@
+//! Calls over the local socket, and diagnoses for whoever asked.
+
+use hyper::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use vigil_protocol::command::{Kind, Reason, Status};
+use vigil_protocol::diagnosis::{Layer, Outcome as Found};
+
+use super::{Asked, AskedBy, Daemon, random};
+use crate::audit::Outcome;
+use crate::command::Verdict;
+use crate::local::{Answer, Call, Refused, Request, error_body};
+use crate::report::update_state;
+
+impl Daemon {
+    pub(super) fn on_call(&mut self, request: Request) {
+        let answer: Answer = match request.call {
+            Call::Status => (StatusCode::OK, self.status()),
+            Call::Health => (StatusCode::OK, json!(self.health)),
+            Call::Update => (StatusCode::OK, json!(update_state(self.update.as_ref()))),
+            Call::Audit { first, limit } => self.audit_page(first, limit),
+            Call::Diagnose => {
+                let uid = request.peer.uid;
+                self.record("local.diagnose", &format!("uid:{uid}"), Outcome::Success, Value::Null);
+                let id = format!("local-{:08x}", random() as u32);
+                if self.diagnosing {
+                    (
+                        StatusCode::CONFLICT,
+                        error_body("busy", "a diagnosis is under way; try again in a moment"),
+                    )
+                } else {
+                    let _ = self.start_diagnosis(&id, AskedBy::Local(request.answer));
+                    return;
+                }
+            }
+        };
+        let _ = request.answer.send(answer);
+    }
+
+    pub(super) fn on_refused_call(&mut self, refused: &Refused) {
+        if let Verdict::Tell { untold } = self.local_flood.on_refusal(self.elapsed()) {
+            let detail = json!({ "request": refused.what, "gid": refused.peer.gid, "others_untold": untold });
+            self.record("local.refused", &format!("uid:{}", refused.peer.uid), Outcome::Refused, detail);
+        }
+    }
+
+    fn audit_page(&self, first: Option<u64>, limit: usize) -> Answer {
+        let first = first.unwrap_or_else(|| self.audit.size().saturating_sub(limit as u64));
+        match self.audit.read(first, limit) {
+            Ok(entries) => {
+                let body = json!({ "size": self.audit.size(), "checkpoint": self.audit.checkpoint(), "entries": entries });
+                (StatusCode::OK, body)
+            }
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error_body("storage", &error.to_string())),
+        }
+    }
+
+    fn status(&self) -> Value {
+        let (dropped, compacted) = self.outbox.counts();
+        json!({
+            "v": 1,
+            "device": self.config.device.id,
+            "tenant": self.config.device.tenant,
+            "product": self.config.device.product,
+            "agent": env!("CARGO_PKG_VERSION"),
+            "at": Timestamp::now(),
+            "uptime_seconds": self.elapsed().as_secs(),
+            "device_key": self.identity.public_key(),
+            "broker": {
+                "url": String::from(self.config.broker.url.clone()),
+                "connected": self.link.granted.is_some(),
+                "since": self.link.since,
+                "session": self.numbers.session(),
+                "granted": self.link.granted,
+                "attempts": self.link.attempts,
+                "last_error": self.link.last_error,
+                "waiting": !self.outbox.is_empty(),
+                "dropped_messages": dropped,
+                "compacted_states": compacted,
+            },
+            "operators": self.operators.as_ref().map(|list| json!({ "count": list.operators.len(), "expires": list.expires })),
+            "update": update_state(self.update.as_ref()),
+            "updater_confined": self.update.as_ref().map(|status| status.confined),
+            "metadata": self.update.as_ref().map(|status| &status.metadata),
+            "audit": { "entries": self.audit.size() },
+            "last_diagnosis": self.last_diagnosis.as_ref().map(|diagnosis| json!({
+                "at": diagnosis.at, "verdict": diagnosis.verdict,
+            })),
+            "warnings": self.config.warnings,
+        })
+    }
+
+    /// Starts a network test, one at a time. The error says why not.
+    pub(super) fn start_diagnosis(&mut self, id: &str, by: AskedBy) -> Result<(), &'static str> {
+        if self.diagnosing {
+            return Err("another diagnosis is under way; try again in a moment");
+        }
+        self.diagnosing = true;
+        let config = self.config.clone();
+        let sender = self.diagnoses.clone();
+        let id = id.to_owned();
+        tokio::task::spawn_local(async move {
+            let diagnosis = crate::network::diagnose(&config, &id, Timestamp::now()).await;
+            let _ = sender.send(Asked { diagnosis, by }).await;
+        });
+        Ok(())
+    }
+
+    pub(super) fn on_diagnosis(&mut self, Asked { diagnosis, by }: Asked) {
+        self.diagnosing = false;
+        let works = |layer: Layer| {
+            diagnosis.evidence.iter().any(|evidence| {
+                evidence.layer == layer && matches!(evidence.outcome, Found::Ok | Found::Warning)
+            })
+        };
+        let (carrier, gateway) = (works(Layer::Interface), works(Layer::Gateway));
+        self.set_contact(|contact| {
+            contact.carrier = carrier;
+            contact.gateway = gateway;
+        });
+        if !matches!(by, AskedBy::Trial)
+            && let Ok(payload) = serde_json::to_vec(&diagnosis)
+        {
+            self.outbox.push(self.topics.diagnosis(&diagnosis.id), payload, diagnosis.id.clone(), false);
+        }
+        match by {
+            AskedBy::Trial => {}
+            AskedBy::Local(answer) => drop(answer.send((StatusCode::OK, json!(diagnosis)))),
+            AskedBy::Command(id) => {
+                let output = json!({ "verdict": diagnosis.verdict });
+                let message = diagnosis.verdict.summary.clone();
+                self.finish(&id, Kind::Diagnose.name(), Status::Succeeded, Reason::Ok, &message, output);
+            }
+        }
+        self.last_diagnosis = Some(diagnosis);
+    }
+}

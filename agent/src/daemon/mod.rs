@@ -1,0 +1,322 @@
+//! `vigild` itself: one value that owns all state, one loop that feeds it.
+
+mod calls;
+mod commands;
+mod publish;
+mod updates;
+
+use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{info, warn};
+use vigil_protocol::diagnosis::Diagnosis;
+use vigil_protocol::operators::Operators;
+use vigil_protocol::state::{Health, PresenceStatus, TopicDigest};
+use vigil_protocol::topic::Topics;
+use vigil_wire::{Contact, UpdateStatus};
+
+use crate::audit::{Audit, Log, Outcome, origin};
+use crate::command::{CommandJournal, Flood};
+use crate::config::Config;
+use crate::health::{Collectors, Reporter};
+use crate::identity::Identity;
+use crate::link::{Backoff, Connection, Granted, LinkEvent, Outbox};
+use crate::local::{Access, Listeners, Refused, Request, group_number};
+use crate::report::Numbers;
+use crate::store::Store;
+use crate::update::{Ask, ClientError, CourierOptions, Fetcher, News};
+
+/// How often a release that waits for contact looks whether there is a network.
+const TRIAL_LOOK: Duration = Duration::from_secs(30);
+/// What must be out before the process ends, within this time.
+const FLUSH: Duration = Duration::from_secs(3);
+/// Refusals that are told at once, and how often one more is.
+const REFUSALS: (u32, Duration) = (10, Duration::from_secs(10));
+
+/// A diagnosis that was asked for.
+struct Asked {
+    diagnosis: Diagnosis,
+    by: AskedBy,
+}
+
+enum AskedBy {
+    Command(String),
+    Local(tokio::sync::oneshot::Sender<crate::local::Answer>),
+    /// The update on trial: is the network there?
+    Trial,
+}
+
+/// The updater's answer to an install.
+struct InstallAnswer {
+    id: String,
+    answer: Result<(), ClientError>,
+}
+
+/// How the link stands.
+#[derive(Debug, Default)]
+struct LinkState {
+    granted: Option<Granted>,
+    since: Option<Timestamp>,
+    last_error: Option<String>,
+    attempts: u64,
+    /// Lost and refused connections are recorded once, not at every attempt.
+    recorded_failure: bool,
+}
+
+struct Daemon {
+    config: Config,
+    identity: Identity,
+    topics: Topics,
+    audit: Audit,
+    numbers: Numbers,
+    outbox: Outbox,
+    commands: CommandJournal,
+    operators: Option<Operators>,
+    collectors: Collectors,
+    reporter: Reporter,
+    health: Option<Health>,
+    update: Option<UpdateStatus>,
+    update_published: Option<(Instant, vigil_protocol::state::Update)>,
+    /// The install command that the updater is at work on.
+    following: Option<String>,
+    updater_events: Store,
+    last_diagnosis: Option<Diagnosis>,
+    diagnosing: bool,
+    trial_looked: Option<Instant>,
+    contact: Contact,
+    link: LinkState,
+    connection: Option<Connection>,
+    reconnect_at: Option<Instant>,
+    backoff: Backoff,
+    nonce: String,
+    digested: Option<(Instant, std::collections::BTreeMap<String, TopicDigest>, String)>,
+    command_flood: Flood,
+    local_flood: Flood,
+    started: Instant,
+    link_events: mpsc::Sender<LinkEvent>,
+    asks: mpsc::Sender<Ask>,
+    diagnoses: mpsc::Sender<Asked>,
+    install_answers: mpsc::Sender<InstallAnswer>,
+}
+
+struct Inputs {
+    link: mpsc::Receiver<LinkEvent>,
+    news: mpsc::Receiver<News>,
+    calls: mpsc::Receiver<Request>,
+    refused: mpsc::Receiver<Refused>,
+    diagnoses: mpsc::Receiver<Asked>,
+    install_answers: mpsc::Receiver<InstallAnswer>,
+}
+
+/// Reads the configuration: the image's file, and the overlay in the state directory that it names.
+pub fn load_config(path: &Path) -> Result<Config, crate::config::ConfigError> {
+    let state = Config::load(path, None)?.paths.state.clone();
+    Config::load(path, Some(&state.join("overlay.json")))
+}
+
+/// Runs until `stop` completes.
+pub async fn run(config: Config, stop: impl Future<Output = &'static str>) -> anyhow::Result<()> {
+    let (mut daemon, mut inputs) = Daemon::open(config)?;
+    let interval = daemon.config.health.interval;
+    let mut look_at = Instant::now();
+    let mut stop = pin!(stop);
+    let reason = loop {
+        let reconnect_at = daemon.reconnect_at;
+        let reconnect = async {
+            match reconnect_at {
+                Some(time) => sleep_until(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            reason = &mut stop => break reason,
+            Some(event) = inputs.link.recv() => daemon.on_link(event),
+            Some(news) = inputs.news.recv() => daemon.on_news(news),
+            Some(request) = inputs.calls.recv() => daemon.on_call(request),
+            Some(refused) = inputs.refused.recv() => daemon.on_refused_call(&refused),
+            Some(asked) = inputs.diagnoses.recv() => daemon.on_diagnosis(asked),
+            Some(answer) = inputs.install_answers.recv() => daemon.on_install_answer(answer),
+            () = reconnect => daemon.connect(),
+            () = sleep_until(look_at) => {
+                look_at = Instant::now() + interval;
+                daemon.look();
+            }
+        }
+        daemon.pump();
+    };
+    daemon.stop(reason, &mut inputs.link).await;
+    Ok(())
+}
+
+impl Daemon {
+    fn open(config: Config) -> anyhow::Result<(Self, Inputs)> {
+        let state = config.paths.state.clone();
+        let device = &config.device;
+        let now = Timestamp::now();
+        let identity = Identity::open(&state, &device.id)?;
+        let origin = origin(&config.broker.prefix, &device.id);
+        let (log, findings) =
+            Log::open(&state.join("audit"), &origin, identity.signing_key().clone(), config.audit.max_bytes)
+                .with_context(|| format!("audit log in {}", state.join("audit").display()))?;
+        for finding in &findings {
+            warn!(?finding, "the audit log");
+        }
+        let audit = Audit::new(log);
+        let (commands, finding) = CommandJournal::open(&state, now).context("the store of commands")?;
+        let (numbers, other_finding) =
+            Numbers::open(&state, &device.id, now).context("the session counter")?;
+        for finding in finding.iter().chain(&other_finding) {
+            warn!(finding, "a store was damaged");
+            let _ = audit.record("store.damaged", "device", Outcome::Failure, json!({ "finding": finding }));
+        }
+        audit
+            .record(
+                "agent.started",
+                "device",
+                Outcome::Success,
+                json!({ "version": env!("CARGO_PKG_VERSION"), "warnings": config.warnings }),
+            )
+            .context("the audit log cannot be written")?;
+        let access = Access {
+            readers: group_number(&config.local.read_group),
+            admins: group_number(&config.local.admin_group),
+        };
+        let (call_sender, calls) = mpsc::channel(16);
+        let (refused_sender, refused) = mpsc::channel(16);
+        let listeners = Listeners::bind(&config.paths.run)
+            .with_context(|| format!("the local sockets in {}", config.paths.run.display()))?;
+        crate::local::serve(listeners, access, call_sender, refused_sender);
+
+        let (link_events, link) = mpsc::channel(32);
+        let (diagnoses, diagnoses_in) = mpsc::channel(4);
+        let (install_answers, install_answers_in) = mpsc::channel(4);
+        let (asks, asks_in) = mpsc::channel(16);
+        let (news_sender, news) = mpsc::channel(16);
+        let updater_events = Store::new(state.join("updater-events.json"), "updater_events", 1, 4096);
+        start_courier(&config, &updater_events, asks_in, news_sender);
+
+        let mut daemon = Self {
+            topics: Topics::new(&config.broker.prefix, &device.id)?,
+            backoff: Backoff::new(config.broker.backoff_min, config.broker.backoff_max),
+            reporter: Reporter::new(config.health.clone()),
+            identity,
+            audit,
+            numbers,
+            outbox: Outbox::default(),
+            commands,
+            operators: None,
+            collectors: Collectors::new(),
+            health: None,
+            update: None,
+            update_published: None,
+            following: None,
+            updater_events,
+            last_diagnosis: None,
+            diagnosing: false,
+            trial_looked: None,
+            contact: Contact::default(),
+            link: LinkState::default(),
+            connection: None,
+            reconnect_at: Some(Instant::now()),
+            nonce: String::new(),
+            digested: None,
+            command_flood: Flood::new(REFUSALS.0, REFUSALS.1),
+            local_flood: Flood::new(REFUSALS.0, REFUSALS.1),
+            started: Instant::now(),
+            link_events,
+            asks,
+            diagnoses,
+            install_answers,
+            config,
+        };
+        daemon.take_up_commands();
+        daemon.publish_inventory();
+        daemon.publish_config();
+        daemon.publish_update();
+        daemon.set_contact(|contact| contact.ready = true);
+        let inputs = Inputs {
+            link,
+            news,
+            calls,
+            refused,
+            diagnoses: diagnoses_in,
+            install_answers: install_answers_in,
+        };
+        Ok((daemon, inputs))
+    }
+
+    /// Time since the daemon started: for whatever only compares.
+    fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn set_contact(&mut self, change: impl FnOnce(&mut Contact)) {
+        change(&mut self.contact);
+        // The courier repeats the newest word with every round; a full queue loses nothing that counts.
+        let _ = self.asks.try_send(Ask::Contact(self.contact));
+    }
+
+    fn record(&self, event: &str, actor: &str, outcome: Outcome, detail: serde_json::Value) {
+        let _ = self.audit.record(event, actor, outcome, detail);
+    }
+
+    async fn stop(&mut self, reason: &str, link: &mut mpsc::Receiver<LinkEvent>) {
+        info!(reason, "stopping");
+        self.record("agent.stopping", "device", Outcome::Success, json!({ "reason": reason }));
+        self.publish_presence(PresenceStatus::Offline);
+        self.digested = None;
+        let flushed = async {
+            self.pump();
+            while self.link.granted.is_some() && !self.outbox.is_empty() {
+                match link.recv().await {
+                    // What comes now is not acknowledged, so the broker keeps it for the next session.
+                    Some(LinkEvent::Message(_)) => {}
+                    Some(event) => self.on_link(event),
+                    None => break,
+                }
+                self.pump();
+            }
+            if let Some(connection) = &self.connection {
+                connection.disconnect();
+                while !matches!(link.recv().await, None | Some(LinkEvent::Closed { .. })) {}
+            }
+        };
+        if timeout(FLUSH, flushed).await.is_err() {
+            warn!("the broker did not take everything in time; it is said again after the next start");
+        }
+    }
+}
+
+fn start_courier(config: &Config, events: &Store, asks: mpsc::Receiver<Ask>, news: mpsc::Sender<News>) {
+    let repository = &config.repository;
+    let fetcher = repository.url.clone().and_then(|url| {
+        Fetcher::new(url, repository.ca_file.as_deref(), repository.timeout)
+            .inspect_err(|error| warn!(%error, "no repository: updates and operators cannot be fetched"))
+            .ok()
+    });
+    let options = CourierOptions {
+        socket: config.paths.updater_socket.clone(),
+        tenant: config.device.tenant.clone(),
+        refresh_interval: repository.refresh_interval,
+        last_event: updates::last_event(events),
+        jitter: random_share(),
+    };
+    tokio::task::spawn_local(crate::update::run(options, fetcher, asks, news));
+}
+
+/// A random number; where the kernel has none to give, a fixed one only costs the spread.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+fn random_share() -> f64 {
+    random() as f64 / u64::MAX as f64
+}

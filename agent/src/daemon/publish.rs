@@ -1,0 +1,269 @@
+//! What the daemon says, and over which connection.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::Instant;
+use tracing::{info, warn};
+use vigil_protocol::limits;
+use vigil_protocol::state::{Config as ConfigState, Digest, Message, Presence, PresenceStatus};
+use vigil_protocol::topic::StateTopic;
+
+use super::{Daemon, LinkState, random};
+use crate::audit::Outcome;
+use crate::link::{Connection, LinkEvent, LinkOptions, Settings, sign_digest};
+use crate::report::update_state;
+use crate::tls::{self, ClientIdentity};
+
+/// The broker waits this long before it tells the others that we are gone.
+const WILL_DELAY: Duration = Duration::from_secs(10);
+/// A digest only for a newer audit checkpoint is not signed more often than this.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(30);
+/// Progress is published at most so often.
+const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
+/// Answers that nobody fetched are of no use after this.
+const RESULT_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
+const PASSWORD_BYTES: u64 = 4096;
+
+impl Daemon {
+    /// Begins to connect, with what the configuration and the disk say now: a certificate may have come meanwhile.
+    pub(super) fn connect(&mut self) {
+        self.reconnect_at = None;
+        self.link.attempts += 1;
+        let opened = self.link_options().and_then(|options| {
+            self.numbers.begin_session()?;
+            Ok((options, self.will()?))
+        });
+        match opened {
+            Ok((options, settings)) => {
+                self.connection = Some(Connection::open(&options, settings, self.link_events.clone()));
+            }
+            Err(error) => self.on_closed(&error.to_string(), true),
+        }
+    }
+
+    fn link_options(&self) -> io::Result<LinkOptions> {
+        let broker = &self.config.broker;
+        let certificate = self.config.client_cert_file();
+        let key = self.identity.tls_key_path();
+        let identity = certificate.exists().then(|| ClientIdentity { certificate: &certificate, key: &key });
+        let tls = if broker.url.tls { Some(tls::client(broker.ca_file.as_deref(), identity)?) } else { None };
+        let password = match &broker.password_file {
+            None => String::new(),
+            Some(path) => {
+                let bytes = vigil_durable::read_bounded(path, PASSWORD_BYTES)?.ok_or_else(|| {
+                    io::Error::new(io::ErrorKind::NotFound, format!("{}: no password there", path.display()))
+                })?;
+                String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned()
+            }
+        };
+        let groups = self.config.device.groups.iter().map(|group| self.topics.group_command(group));
+        Ok(LinkOptions {
+            host: broker.url.host.clone(),
+            port: broker.url.port,
+            client_id: self.config.device.id.clone(),
+            tls: tls.map(|tls| Arc::clone(&tls)),
+            credentials: broker.username.clone().map(|username| (username, password)),
+            keep_alive: broker.keep_alive,
+            session_expiry: broker.session_expiry,
+            // Our own presence is heard, so that an old will that lands late is noticed.
+            subscriptions: [self.topics.command(), self.topics.state(StateTopic::Presence)]
+                .into_iter()
+                .chain(groups)
+                .collect(),
+        })
+    }
+
+    fn will(&mut self) -> io::Result<Settings> {
+        let body = Presence { status: PresenceStatus::Lost, session: self.numbers.session() };
+        let (_, will) = self.numbers.message(body)?;
+        Ok(Settings {
+            will_topic: self.topics.state(StateTopic::Presence),
+            will,
+            will_delay: WILL_DELAY.min(self.config.broker.session_expiry),
+        })
+    }
+
+    pub(super) fn on_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Connected(granted) => {
+                info!(?granted, "connected");
+                self.numbers.use_session();
+                self.backoff.reset();
+                let url = String::from(self.config.broker.url.clone());
+                let session = self.numbers.session();
+                self.record(
+                    "link.connected",
+                    "device",
+                    Outcome::Success,
+                    json!({ "broker": url, "session": session }),
+                );
+                self.outbox.connected(granted.session_present);
+                self.link = LinkState {
+                    granted: Some(granted),
+                    since: Some(Timestamp::now()),
+                    attempts: self.link.attempts,
+                    ..LinkState::default()
+                };
+                self.nonce = format!("{:016x}", random());
+                self.digested = None;
+                self.publish_presence(PresenceStatus::Online);
+                self.say_undelivered();
+                self.set_contact(|contact| contact.broker = true);
+            }
+            LinkEvent::Message(message) => {
+                let topic = String::from_utf8_lossy(&message.topic).into_owned();
+                if topic == self.topics.state(StateTopic::Presence) {
+                    self.on_own_presence(&message.payload);
+                    if let Some(connection) = &self.connection {
+                        connection.acknowledge(&message);
+                    }
+                } else {
+                    self.on_command(&message);
+                }
+            }
+            LinkEvent::Acknowledged => {
+                if let Some(id) = self.outbox.acknowledged()
+                    && let Err(error) = self.commands.delivered(&id)
+                {
+                    warn!(%error, id, "the answer is said again after the next start");
+                }
+            }
+            LinkEvent::Closed { reason, refused } => self.on_closed(&reason, refused),
+        }
+    }
+
+    fn on_closed(&mut self, reason: &str, refused: bool) {
+        let was_up = self.link.granted.take().is_some();
+        self.connection = None;
+        self.outbox.disconnected();
+        self.link.last_error = Some(reason.to_owned());
+        self.link.since = None;
+        let pause = self.backoff.next(refused, random());
+        warn!(reason, pause_millis = pause.as_millis() as u64, "no connection to the broker");
+        if was_up || !self.link.recorded_failure {
+            let event = if was_up { "link.lost" } else { "link.failed" };
+            self.record(event, "device", Outcome::Failure, json!({ "reason": reason }));
+            self.link.recorded_failure = true;
+        }
+        self.reconnect_at = Some(Instant::now() + pause);
+        self.set_contact(|contact| contact.broker = false);
+    }
+
+    /// An old session's will, or somebody else, says that we are not there: say again that we are.
+    fn on_own_presence(&mut self, payload: &[u8]) {
+        if payload.len() > limits::PAYLOAD_BYTES {
+            return;
+        }
+        let ours = serde_json::from_slice::<Message<Presence>>(payload).is_ok_and(|message| {
+            message.body.status == PresenceStatus::Online && message.body.session == self.numbers.session()
+        });
+        if !ours {
+            self.outbox.assert_again(StateTopic::Presence);
+        }
+    }
+
+    pub(super) fn publish_presence(&mut self, status: PresenceStatus) {
+        let session = self.numbers.session();
+        self.publish(StateTopic::Presence, Presence { status, session });
+    }
+
+    pub(super) fn publish_inventory(&mut self) {
+        let inventory = crate::health::inventory(&self.config, &self.identity);
+        self.publish(StateTopic::Inventory, inventory);
+    }
+
+    pub(super) fn publish_config(&mut self) {
+        let overlay_version = self.config.overlay_version;
+        self.publish(StateTopic::Config, ConfigState { overlay_version, effective: self.config.redacted() });
+    }
+
+    /// The updater's state, when it says something new; progress not with every frame.
+    pub(super) fn publish_update(&mut self) {
+        let update = update_state(self.update.as_ref());
+        if let Some((at, published)) = &self.update_published {
+            let mut same_but_progress = update.clone();
+            same_but_progress.progress.clone_from(&published.progress);
+            if update == *published || (same_but_progress == *published && at.elapsed() < PROGRESS_PAUSE) {
+                return;
+            }
+        }
+        self.update_published = Some((Instant::now(), update.clone()));
+        self.publish(StateTopic::Update, update);
+    }
+
+    /// Looks at the machine.
+    pub(super) fn look(&mut self) {
+        let health = self.collectors.snapshot();
+        self.health = Some(health.clone());
+        if let Some(health) = self.reporter.on_snapshot(self.elapsed(), health) {
+            self.publish(StateTopic::Health, health);
+        }
+        self.tell_untold();
+    }
+
+    fn publish<B: Serialize>(&mut self, topic: StateTopic, body: B) {
+        match self.numbers.message(body) {
+            Ok((_, payload)) if payload.len() > limits::PAYLOAD_BYTES => {
+                warn!(
+                    topic = topic.level(),
+                    bytes = payload.len(),
+                    "too large for the broker: not published"
+                );
+            }
+            Ok((seq, payload)) => self.outbox.set_state(topic, seq, payload),
+            Err(error) => warn!(%error, topic = topic.level(), "not published"),
+        }
+    }
+
+    /// Sends what can be sent now.
+    pub(super) fn pump(&mut self) {
+        self.sign_digest_if_due();
+        let Some(connection) = &self.connection else { return };
+        let topics = &self.topics;
+        if let Some(publication) = self.outbox.next(|topic| topics.state(topic)) {
+            let expiry = (!publication.retain).then_some(RESULT_EXPIRY);
+            if let Err(error) = connection.publish(publication, expiry) {
+                warn!(error, "the connection takes nothing");
+                self.on_closed("the connection takes nothing", false);
+            }
+        }
+    }
+
+    /// When the broker has everything else, one signature over it.
+    fn sign_digest_if_due(&mut self) {
+        if !self.outbox.is_digest_due() {
+            return;
+        }
+        let topics = self.outbox.topics();
+        let checkpoint = self.audit.checkpoint();
+        if let Some((at, digested, witnessed)) = &self.digested
+            && *digested == topics
+            && (*witnessed == checkpoint || at.elapsed() < CHECKPOINT_PAUSE)
+        {
+            return;
+        }
+        let seq = self.numbers.next();
+        let digest = Digest {
+            v: 1,
+            device: self.config.device.id.clone(),
+            seq,
+            at: Timestamp::now(),
+            session: self.numbers.session(),
+            nonce: self.nonce.clone(),
+            topics: topics.clone(),
+            checkpoint: checkpoint.clone(),
+        };
+        match sign_digest(&digest, self.identity.signing_key()) {
+            Ok(envelope) => {
+                self.outbox.set_state(StateTopic::Digest, seq, envelope);
+                self.digested = Some((Instant::now(), topics, checkpoint));
+            }
+            Err(error) => warn!(%error, "the digest could not be made"),
+        }
+    }
+}
