@@ -9,6 +9,15 @@ use serde_json::Value;
 use super::FILE_BYTES;
 use super::file::{Source, assemble, rephrase};
 use super::sections::Sections;
+use crate::text::clean;
+
+/// Who the device is and where its stores lie belong to the image. `vigil-updaterd` reads them from the image's file
+/// alone: an overlay that changed them would split the two daemons.
+const OF_THE_IMAGE: [&str; 2] = ["device", "paths"];
+
+/// So much of a key is shown, and so many keys: someone else wrote them.
+const KEY_CHARS: usize = 64;
+const WARNINGS: usize = 8;
 
 #[derive(Deserialize)]
 struct Overlay {
@@ -32,6 +41,10 @@ pub(super) fn apply(path: &Path, mut tree: Value) -> Result<Option<(u64, Section
     if !overlay.settings.is_object() {
         return Err(vec!["its settings are no object".to_owned()]);
     }
+    let touched = keys_of_the_image(&overlay.settings);
+    if !touched.is_empty() {
+        return Err(touched);
+    }
     merge(&mut tree, overlay.settings);
     let mut source = Json { tree, problems: Vec::new() };
     source.unknown_sections();
@@ -39,6 +52,23 @@ pub(super) fn apply(path: &Path, mut tree: Value) -> Result<Option<(u64, Section
         Some(sections) if source.problems.is_empty() => Ok(Some((overlay.version, sections))),
         _ => Err(source.problems),
     }
+}
+
+/// One text for each key that an overlay must leave alone, even if its value is the image's own: the next image may
+/// say otherwise.
+fn keys_of_the_image(settings: &Value) -> Vec<String> {
+    let refused =
+        |what: String| format!("{what} belongs to the image's configuration and cannot be changed remotely");
+    let named = OF_THE_IMAGE.iter().filter_map(|section| Some((section, settings.get(section)?)));
+    named
+        .flat_map(|(section, value)| match value.as_object() {
+            Some(keys) if !keys.is_empty() => {
+                keys.keys().map(|key| refused(format!("[{section}] {}", clean(key, KEY_CHARS)))).collect()
+            }
+            _ => vec![refused(format!("[{section}]"))],
+        })
+        .take(WARNINGS)
+        .collect()
 }
 
 /// RFC 7396, section 2. Depth is bounded by `serde_json`'s own recursion limit.

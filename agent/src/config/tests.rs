@@ -210,6 +210,28 @@ fn an_overlay_that_is_damaged_too_new_or_invalid_is_ignored_and_reported() {
 }
 
 #[test]
+fn an_overlay_never_changes_who_the_device_is_or_where_its_stores_lie() {
+    let text = format!("{MINIMAL}[paths]\nstate = \"/data/vigil\"\n");
+    let cases = [
+        (json!({"device": {"tenant": "evil"}}), vec!["[device] tenant"]),
+        (json!({"device": {"groups": null}, "paths": {"run": "/r"}}), vec!["[device] groups", "[paths] run"]),
+        (json!({"device": null}), vec!["[device]"]),
+        (json!({"paths": {}}), vec!["[paths]"]),
+        (json!({"paths": {"state": "/data/vigil"}, "log": {"level": "debug"}}), vec!["[paths] state"]),
+    ];
+    for (settings, keys) in cases {
+        let overlay = json!({"v": 1, "version": 3, "settings": settings}).to_string();
+        let config = load_with(&text, Some(&overlay)).unwrap();
+        assert_eq!((config.overlay_version, config.log.level), (0, LogLevel::Info), "{overlay}");
+        assert_eq!(config.warnings.len(), keys.len(), "{overlay}: {:?}", config.warnings);
+        for (warning, key) in config.warnings.iter().zip(keys) {
+            assert!(warning.contains(&format!("{key} belongs to the image's configuration")), "{warning}");
+            assert!(warning.ends_with("the overlay is ignored, the default applies"), "{warning}");
+        }
+    }
+}
+
+#[test]
 fn the_check_reports_files_that_are_not_there() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vigil.toml");
