@@ -56,7 +56,8 @@ fn roots(ca_file: Option<&Path>) -> io::Result<RootCertStore> {
     Ok(roots)
 }
 
-fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+/// The certificates in a PEM file; without any it is an error, and every error names the file.
+pub(crate) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
     match certificates {
         Ok(certificates) if certificates.is_empty() => Err(wrong(path, "no certificate in it")),

@@ -1,11 +1,8 @@
 //! A TLS handshake with a partner's endpoint, verified as any client would.
 
-use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -20,9 +17,6 @@ use vigil_protocol::diagnosis::{Evidence, Layer};
 use super::Look;
 use crate::config::Partner;
 use crate::network::certificate;
-
-/// A bundle of every public root has a quarter of that.
-const CA_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Shakes hands over a connection that stands.
 pub async fn probe(partner: &Partner, stream: TcpStream, subject: &str, limit: Duration) -> Evidence {
@@ -57,7 +51,7 @@ pub async fn probe(partner: &Partner, stream: TcpStream, subject: &str, limit: D
 fn prepare(partner: &Partner) -> Result<(Witness, ServerName<'static>), String> {
     let name = ServerName::try_from(partner.host.clone()).map_err(|error| error.to_string())?;
     let roots = match &partner.ca_file {
-        Some(file) => read_roots(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?,
+        Some(file) => crate::tls::certificates(file).map_err(|error| error.to_string())?,
         None => rustls_native_certs::load_native_certs().certs,
     };
     let mut store = RootCertStore::empty();
@@ -68,15 +62,6 @@ fn prepare(partner: &Partner) -> Result<(Witness, ServerName<'static>), String> 
             "the device trusts no certificate authority; set ca_file or install ca-certificates".to_owned()
         })?;
     Ok((Witness { inner, seen: Arc::default() }, name))
-}
-
-fn read_roots(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let bytes = vigil_durable::read_bounded(file, CA_FILE_BYTES)?.ok_or(io::ErrorKind::NotFound)?;
-    let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match roots {
-        Ok(roots) if !roots.is_empty() => Ok(roots),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no certificate in PEM")),
-    }
 }
 
 fn why(reason: &CertificateError) -> &'static str {
