@@ -14,6 +14,7 @@ pub mod local;
 pub mod network;
 pub mod report;
 pub mod store;
+pub mod technician;
 pub mod text;
 pub mod tls;
 pub mod update;

@@ -241,7 +241,10 @@ fn audit_call(query: Option<&str>) -> Result<Call, (StatusCode, String)> {
             "first" => first = Some(number()?),
             "limit" => limit = (number()? as usize).clamp(1, AUDIT_PAGE),
             _ => {
-                return Err((StatusCode::BAD_REQUEST, "only 'first' and 'limit' can be asked for".to_owned()));
+                return Err((
+                    StatusCode::BAD_REQUEST,
+                    "only 'first' and 'limit' can be asked for".to_owned(),
+                ));
             }
         }
     }
