@@ -1,1 +1,63 @@
-//! End-to-end tests, the network lab, benchmarks and the demo.
+//! What the end-to-end tests, the benchmarks and the demo are made of: a device with two slots and a first stage, the
+//! vendor's repository behind a file server, brokers, certificates. Real processes, real files, real sockets.
+
+pub mod broker;
+pub mod device;
+pub mod files;
+pub mod fleet;
+pub mod image;
+pub mod pki;
+pub mod process;
+pub mod vendor;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+/// The directory of the binaries under test: cargo's, of the profile that this was built in. Builds them first, once.
+pub fn binaries() -> anyhow::Result<&'static Path> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn build() -> anyhow::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let packages = ["vigil-agent", "vigil-updater", "vigil-publish", "vigil-fleet"];
+    let mut command = std::process::Command::new(cargo);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--bins"]);
+    for package in packages {
+        command.args(["-p", package]);
+    }
+    let status = command.status().context("cargo")?;
+    if !status.success() {
+        bail!("the binaries under test could not be built");
+    }
+    let own = std::env::current_exe()?;
+    let directory = own
+        .ancestors()
+        .find(|path| path.join("vigild").is_file())
+        .context("vigild is not beside this program; run it through cargo")?;
+    Ok(directory.to_owned())
+}
+
+/// Looks until there is something to see, or the time is up.
+pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    let until = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return Ok(found);
+        }
+        if Instant::now() >= until {
+            bail!("waited {} s in vain for {what}", limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A TCP port on loopback that nobody listens on just now.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
