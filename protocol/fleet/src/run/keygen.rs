@@ -23,9 +23,10 @@ pub fn keygen(context: &Context, file: &Path) -> Result<(), Failure> {
     line("\nHand this to the release engineer, over a channel that shows who you are:", Tone::Plain)?;
     line(
         &format!(
-            "  vigil-publish operators set --tenant {} --operator 'name={name},key={public},scopes=observe+operate,devices=*'",
+            "  vigil-publish operators set --repo DIR --keys DIR --tenant {} --operator 'name={name},key={public},scopes=observe+operate,devices=*'",
             context.settings.tenant.as_deref().unwrap_or("TENANT")
         ),
         Tone::Bold,
-    )
+    )?;
+    line("It replaces the tenant's list: repeat --operator for everybody who stays on it.", Tone::Plain)
 }
