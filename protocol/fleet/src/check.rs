@@ -22,7 +22,7 @@ const TOPICS: usize = 1024;
 pub enum Outcome {
     /// The device signed it.
     Ok,
-    /// The broker's last word on a device that is gone; a device cannot sign that.
+    /// The last word on a device that is gone, the broker's will or its own good-bye: nothing is signed after it.
     Will,
     /// Published after the digest; the next digest will vouch for it.
     Newer,
@@ -87,7 +87,7 @@ impl Report {
 
     /// The topics that wait for a newer digest.
     pub fn unproven(&self) -> BTreeSet<String> {
-        let newer = self.rows.iter().filter(|row| row.outcome == Outcome::Newer && row.topic != "presence");
+        let newer = self.rows.iter().filter(|row| row.outcome == Outcome::Newer);
         newer.map(|row| row.topic.clone()).collect()
     }
 
@@ -237,7 +237,7 @@ fn check_topic(
             PresenceStatus::Offline
                 if presence.session >= session && signed_seq.is_none_or(|at| head.seq > at) =>
             {
-                return row(Outcome::Newer, seq, "a good-bye; nothing is signed after it");
+                return row(Outcome::Will, seq, "the device said good-bye");
             }
             PresenceStatus::Online | PresenceStatus::Offline => {}
         }

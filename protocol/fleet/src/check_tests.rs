@@ -164,6 +164,10 @@ fn a_good_bye_after_the_digest_needs_no_newer_digest_but_a_birth_does() {
     let mut report = judge(&retained);
     report.give_up_on(&report.unproven());
     assert!(report.is_fine(), "{report:?}");
+    retained.insert("presence".into(), presence("online", 6, 8));
+    let mut report = judge(&retained);
+    report.give_up_on(&report.unproven());
+    assert!(!report.is_fine(), "{report:?}");
     retained.insert("presence".into(), presence("offline", 5, 7));
     assert_eq!(outcome(&retained, "presence"), Outcome::Forged);
 }
