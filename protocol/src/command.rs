@@ -81,8 +81,10 @@ pub enum Target {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Command {
     /// Format version, 1.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = 1)))]
     pub v: u32,
     /// Unique; a name of at most 64 characters.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")))]
     pub id: String,
     /// The kind's name. A string, so that a kind this version does not know is answered `unsupported`.
     pub kind: String,
@@ -90,6 +92,7 @@ pub struct Command {
     #[serde(default)]
     pub args: BTreeMap<String, Value>,
     /// The tenant whose operators list names the signing key.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")))]
     pub tenant: String,
     /// Device or group.
     pub target: Target,
@@ -197,10 +200,13 @@ impl Status {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CommandResult {
     /// Format version, 1.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = 1)))]
     pub v: u32,
     /// The device that answers.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")))]
     pub device: String,
     /// The command's id.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")))]
     pub id: String,
     /// The command's kind, as it was sent; empty when it could not be read.
     pub kind: String,

@@ -31,11 +31,13 @@ pub enum EnvelopeError {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Envelope {
     /// Base64 of the payload's bytes; standard or URL-safe is read, standard is written.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[A-Za-z0-9+/_-]*={0,2}$")))]
     pub payload: String,
     /// What the payload is.
     #[serde(rename = "payloadType")]
     pub payload_type: String,
     /// Over the pre-authentication encoding of type and payload.
+    #[cfg_attr(feature = "schema", schemars(length(max = 16)))]
     pub signatures: Vec<EnvelopeSignature>,
 }
 
@@ -47,6 +49,7 @@ pub struct EnvelopeSignature {
     #[serde(default)]
     pub keyid: String,
     /// Base64 of the signature's bytes.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[A-Za-z0-9+/_-]*={0,2}$")))]
     pub sig: String,
 }
 

@@ -144,7 +144,7 @@ mod tests {
             let mut replay = Replay::with_capacity(4);
             let mut admitted = std::collections::BTreeSet::new();
             for (id, clock) in steps {
-                let command = command(id, 1_000_000 + id as i64 * 50, 60);
+                let command = command(id, 1_000_000 + i64::try_from(id).unwrap() * 50, 60);
                 let kept = serde_json::to_string(&replay).unwrap();
                 let mut read: Replay = serde_json::from_str(&kept).unwrap();
                 read.capacity = 4;

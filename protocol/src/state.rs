@@ -11,8 +11,10 @@ use serde_json::Value;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Message<Body> {
     /// Format version, 1.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = 1)))]
     pub v: u32,
     /// The device.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")))]
     pub device: String,
     /// Counts this topic's messages since the device was enrolled; the digest names the newest.
     pub seq: u64,
@@ -51,6 +53,7 @@ pub struct Presence {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Inventory {
     /// The tenant it is bound to.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")))]
     pub tenant: String,
     /// The groups that its configuration names.
     pub groups: Vec<String>,
@@ -59,6 +62,7 @@ pub struct Inventory {
     /// The hardware's revision, as releases name it.
     pub hardware_revision: String,
     /// The device's Ed25519 key, base64. A claim: pin it before you rely on it.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[A-Za-z0-9+/]{43}=$")))]
     pub device_key: String,
     /// What the CPU says of itself.
     pub cpu: String,
@@ -278,8 +282,10 @@ pub struct Config {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Digest {
     /// Format version, 1.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = 1)))]
     pub v: u32,
     /// The device.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")))]
     pub device: String,
     /// Counts digests.
     pub seq: u64,
@@ -302,5 +308,6 @@ pub struct TopicDigest {
     /// Its sequence number.
     pub seq: u64,
     /// SHA-256 of its payload, lower-case hex.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[0-9a-f]{64}$")))]
     pub sha256: String,
 }

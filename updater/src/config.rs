@@ -252,3 +252,48 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
         String::from_utf8(bytes).map_err(|_| ConfigError::Value(path.to_owned(), "not UTF-8".to_owned()))?;
     toml::from_str(&text).map_err(|error| ConfigError::Parse(path.to_owned(), Box::new(error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../packaging/updater.toml");
+
+    /// The example with every key that is commented out put to use.
+    fn all_keys() -> String {
+        let is_key = |line: &str| {
+            line.split_once(" = ").is_some_and(|(key, _)| {
+                !key.is_empty() && key.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+            })
+        };
+        let use_it = |line| match str::strip_prefix(line, "#") {
+            Some(key) if is_key(key) => key,
+            _ => line,
+        };
+        EXAMPLE.lines().map(use_it).collect::<Vec<_>>().join("\n")
+    }
+
+    fn with_a_device(text: &str) -> Config {
+        let mut config: Config = toml::from_str(text).unwrap();
+        let name = || "x".to_owned();
+        config.device =
+            DeviceConfig { id: name(), tenant: name(), product: name(), ..DeviceConfig::default() };
+        config.check().unwrap();
+        config
+    }
+
+    #[test]
+    fn the_example_is_right_and_what_it_comments_out_is_the_default() {
+        let (example, all) = (with_a_device(EXAMPLE), with_a_device(&all_keys()));
+        let policy = |config: &Config| format!("{:?}", config.policy());
+        assert_eq!(policy(&example), policy(&all));
+        assert_eq!(policy(&example), format!("{:?}", Policy::default()));
+        let paths = |config: &Config| {
+            (config.state.clone(), config.socket.clone(), config.root.clone(), config.agent_config.clone())
+        };
+        assert_eq!(paths(&example), paths(&all));
+        assert_eq!((&example.reboot, example.require_seccomp), (&all.reboot, all.require_seccomp));
+        assert_eq!(example.gate[0].timeout_seconds, all.gate[0].timeout_seconds);
+        assert!(all.trial.deadline_seconds.is_some() && example.trial.deadline_seconds.is_none());
+    }
+}

@@ -1,1 +1,16 @@
-//! The operator's end of Vigil.
+//! The operator's end of Vigil: see the fleet, ask it, check what it says.
+//!
+//! `check`, `fleet`, `order` and `text` decide and are plain functions; `link` moves bytes; `run` holds one small file
+//! for each subcommand.
+
+pub mod check;
+pub mod failure;
+pub mod fleet;
+pub mod keys;
+pub mod known;
+pub mod link;
+pub mod order;
+pub mod run;
+pub mod settings;
+pub mod text;
+mod tls;

@@ -1,0 +1,95 @@
+//! `watch`: what is said, as it is said.
+
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::time::Instant;
+use vigil_protocol::topic;
+
+use super::Context;
+use crate::failure::Failure;
+use crate::fleet;
+use crate::link::{Link, Message};
+use crate::order;
+use crate::text::{Tone, json, line};
+
+const RECONNECT: Duration = Duration::from_secs(3);
+/// Longer than anybody watches; a deadline that never comes needs no second code path.
+const FOR_EVER: Duration = Duration::from_hours(366 * 24);
+
+/// What to watch, and until when.
+#[derive(Args)]
+pub struct Watch {
+    /// Only this device
+    pub device: Option<String>,
+    /// End after so long, e.g. 30s
+    #[arg(long = "for", value_name = "TIME", value_parser = order::duration)]
+    pub duration: Option<Duration>,
+    /// End after so many messages
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+}
+
+/// Prints one line for each message. A lost connection is made again; one that cannot be made at first is an error.
+pub async fn watch(context: &Context, watch: &Watch) -> Result<(), Failure> {
+    let prefix = context.settings.prefix()?;
+    if let Some(device) = watch.device.as_deref().filter(|device| !topic::is_name(device)) {
+        return Err(Failure::Usage(topic::TopicError::Name(device.to_owned()).to_string()));
+    }
+    let filter = format!("{prefix}/{}/#", watch.device.as_deref().unwrap_or("+"));
+    let deadline = Instant::now() + watch.duration.unwrap_or(FOR_EVER);
+    let mut left = watch.count.unwrap_or(u64::MAX);
+    let mut link = open(context, &filter).await?;
+    while left > 0 {
+        match link.next(deadline).await {
+            Ok(Some(message)) => left -= u64::from(show(context, prefix, &message)?),
+            Ok(None) => break,
+            Err(Failure::Unreachable(why)) => {
+                eprintln!("{why}; connecting again");
+                link = loop {
+                    tokio::time::sleep_until(deadline.min(Instant::now() + RECONNECT)).await;
+                    if Instant::now() >= deadline {
+                        return Ok(());
+                    }
+                    match open(context, &filter).await {
+                        Ok(link) => break link,
+                        Err(Failure::Unreachable(_)) => {}
+                        Err(other) => return Err(other),
+                    }
+                };
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(())
+}
+
+async fn open(context: &Context, filter: &str) -> Result<Link, Failure> {
+    let mut link = Link::open(&context.settings).await?;
+    link.subscribe(&[filter.to_owned()]).await?;
+    Ok(link)
+}
+
+/// Whether the message is one of a device, and was shown.
+fn show(context: &Context, prefix: &str, message: &Message) -> Result<bool, Failure> {
+    let Some((device, rest)) = topic::parse(prefix, &message.topic) else { return Ok(false) };
+    let now = Timestamp::now();
+    if context.json {
+        let body = fleet::read(&message.payload);
+        json(
+            &json!({"at": now, "device": device, "topic": rest, "bytes": message.payload.len(), "message": body}),
+        )?;
+        return Ok(true);
+    }
+    let summary = fleet::summary(rest, &message.payload);
+    let tone = match rest.split('/').next() {
+        Some("presence") if summary.starts_with("lost") => Tone::Bad,
+        Some("presence" | "result" | "diagnosis") => Tone::Bold,
+        _ => Tone::Plain,
+    };
+    let rest = crate::text::clean(rest, 80);
+    line(&format!("{}  {device:<20} {rest:<12} {summary}", now.strftime("%H:%M:%SZ")), tone)?;
+    Ok(true)
+}
