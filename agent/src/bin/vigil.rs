@@ -23,7 +23,7 @@ Exit codes:
 
 /// Asks this device's vigild how it stands.
 #[derive(Parser)]
-#[command(version, about, after_help = EXIT_CODES)]
+#[command(name = "vigil", version, about, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(flatten)]
     common: Common,

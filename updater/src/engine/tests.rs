@@ -392,7 +392,8 @@ fn a_second_order_while_one_is_under_way_changes_nothing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    // Enough to cut at every write; PROPTEST_CASES asks for more.
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(2000)))]
     /// `World::power_on` asserts at every boot that the slot chosen is whole.
     #[test]
     fn power_cuts_anywhere_end_in_a_verified_slot_and_a_settled_state(
