@@ -150,6 +150,8 @@ fn mqtt_options(options: &LinkOptions, settings: Settings) -> MqttOptions {
     mqtt.set_keep_alive(options.keep_alive)
         .set_clean_start(false)
         .set_manual_acks(true)
+        // One publication is under way at a time; the default makes a table of 65,536 places, 14 MB of them.
+        .set_outgoing_inflight_upper_limit(16)
         .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
         .set_session_expiry_interval(Some(options.session_expiry.as_secs() as u32))
         .set_receive_maximum(Some(RECEIVE_MAXIMUM))
