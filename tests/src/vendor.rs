@@ -69,7 +69,10 @@ impl Vendor {
     /// Runs `vigil-publish` and gives back its JSON.
     pub fn publish(&self, arguments: &[&str]) -> anyhow::Result<Value> {
         let mut command = Command::new(crate::binaries()?.join("vigil-publish"));
-        command.args(arguments).arg("--json").arg("--keys").arg(self.directory.join("keys"));
+        command.args(arguments).arg("--json");
+        if !matches!(arguments[0], "verify" | "show") {
+            command.arg("--keys").arg(self.directory.join("keys"));
+        }
         if arguments[0] != "key" {
             command.arg("--repo").arg(self.repository());
         }
