@@ -27,7 +27,7 @@ impl Vendor {
         let vendor = Self { directory: directory.to_owned(), files: FileServer::start(directory.join("repo"))? };
         vendor.publish(&["init"])?;
         let key = vendor.publish(&["key", "new", "operator"])?;
-        let key = key.get("public_key").and_then(Value::as_str).context("vigil-publish names no public key")?.to_owned();
+        let key = key.get("key").and_then(Value::as_str).context("vigil-publish names no public key")?.to_owned();
         vendor.set_operators(&[format!("name=olga,key={key},scopes=observe+operate+update+admin,devices=*")])?;
         Ok(vendor)
     }
