@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use vigil_tests::device::{Daemon, Device, Options};
 use vigil_tests::files::Fault;
@@ -187,6 +188,21 @@ fn an_updater_that_is_gone_is_said_to_be_unavailable_until_it_is_back() -> anyho
     room.wait_available(false)?;
     ensure!(!room.audited("updater.unavailable").is_empty(), "it is not in the audit log");
     room.device.start_updaterd()?;
+    room.wait_available(true)?;
+    room.lives()
+}
+
+#[test]
+fn an_updater_that_hangs_is_said_to_be_unavailable_and_answers_again_when_it_goes_on() -> anyhow::Result<()> {
+    let mut room = Room::new()?;
+    room.device.power_on()?;
+    room.wait_available(true)?;
+    let pid = room.device.daemon(Daemon::Updaterd)?.pid();
+    let pid = Pid::from_raw(pid.cast_signed()).context("no pid")?;
+    kill_process(pid, Signal::STOP)?;
+    let hung = room.wait_available(false);
+    kill_process(pid, Signal::CONT)?;
+    hung?;
     room.wait_available(true)?;
     room.lives()
 }
