@@ -53,14 +53,11 @@ impl Mosquitto {
         std::fs::create_dir_all(directory)?;
         let port = free_port()?;
         let (certificate, key) = pki.server()?;
-        let mut acl = String::from(
-            "pattern write vigil/v1/%u/#\npattern deny vigil/v1/%u/command\npattern read vigil/v1/%u/command\n\
-             pattern read vigil/v1/%u/presence\npattern read vigil/v1/group/+/command\n\n",
-        );
-        for operator in operators {
-            acl.push_str(&format!(
-                "user {operator}\ntopic read vigil/v1/#\ntopic write vigil/v1/+/command\ntopic write vigil/v1/group/+/command\n\n"
-            ));
+        let shipped = include_str!("../../packaging/mosquitto/vigil.acl");
+        let (devices, operator) = shipped.split_once("user olga\n").context("vigil.acl names no operator")?;
+        let mut acl = devices.to_owned();
+        for name in operators {
+            acl.push_str(&format!("user {name}\n{operator}\n"));
         }
         std::fs::write(directory.join("acl"), acl)?;
         let config = format!(
