@@ -66,14 +66,14 @@ impl Numbers {
     }
 
     /// The next message's number.
-    pub fn next(&mut self) -> u64 {
+    pub fn take(&mut self) -> u64 {
         self.count += 1;
         self.session * MESSAGES + self.count
     }
 
     /// A message around `body`, and its number.
     pub fn message<B: Serialize>(&mut self, body: B) -> serde_json::Result<(u64, Vec<u8>)> {
-        let seq = self.next();
+        let seq = self.take();
         let message = Message { v: 1, device: self.device.clone(), seq, at: Timestamp::now(), body };
         Ok((seq, serde_json::to_vec(&message)?))
     }
@@ -134,19 +134,19 @@ mod tests {
         let now = "2026-06-01T12:00:00Z".parse().unwrap();
         let open = || Numbers::open(directory.path(), "bar-1", now).unwrap();
         let (mut numbers, _) = open();
-        let mut last = numbers.next();
+        let mut last = numbers.take();
         for _ in 0..3 {
             numbers.use_session();
             numbers.begin_session().unwrap();
-            assert!(numbers.next() > last);
-            last = numbers.next();
+            assert!(numbers.take() > last);
+            last = numbers.take();
         }
         let (mut numbers, _) = open();
-        assert!(numbers.next() > last);
-        last = numbers.next();
+        assert!(numbers.take() > last);
+        last = numbers.take();
         std::fs::write(directory.path().join("session.json"), "{").unwrap();
         let (mut numbers, finding) = open();
-        assert!(finding.is_some() && numbers.next() > last);
+        assert!(finding.is_some() && numbers.take() > last);
     }
 
     #[test]

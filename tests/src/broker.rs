@@ -27,7 +27,7 @@ pub fn embedded(pki: &Pki) -> anyhow::Result<u16> {
         } }
     }))?;
     let mut broker = rumqttd::Broker::new(config);
-    std::thread::spawn(move || broker.start());
+    std::thread::spawn(move || drop(broker.start()));
     listening(port)?;
     Ok(port)
 }
@@ -79,8 +79,11 @@ impl Mosquitto {
 
     /// Starts it (again).
     pub fn resume(&mut self) -> anyhow::Result<()> {
-        let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"].into_iter().find(|path| Path::new(path).exists());
-        let mut command = Command::new(program.context("mosquitto is not installed; run tests/run, which installs it")?);
+        let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"]
+            .into_iter()
+            .find(|path| Path::new(path).exists());
+        let mut command =
+            Command::new(program.context("mosquitto is not installed; run tests/run, which installs it")?);
         command.arg("-c").arg(self.directory.join("mosquitto.conf"));
         self.process = Some(Process::start("mosquitto", command, &self.directory.join("mosquitto.out"))?);
         listening(self.port)

@@ -71,9 +71,14 @@ pub struct Device {
 
 impl Device {
     /// A device as it leaves the factory: `image` in slot A, nothing in slot B, keys made and certified.
-    pub fn new(disk: &Path, options: Options, vendor: &Vendor, pki: &Pki, image: &Path) -> anyhow::Result<Self> {
-        let device =
-            Self { disk: disk.to_owned(), options, vigild: None, updaterd: None, boots: 0 };
+    pub fn new(
+        disk: &Path,
+        options: Options,
+        vendor: &Vendor,
+        pki: &Pki,
+        image: &Path,
+    ) -> anyhow::Result<Self> {
+        let device = Self { disk: disk.to_owned(), options, vigild: None, updaterd: None, boots: 0 };
         for directory in ["etc", "slots", "boot", "run", "log"] {
             std::fs::create_dir_all(disk.join(directory))?;
         }
@@ -87,7 +92,12 @@ impl Device {
         std::fs::write(disk.join("boot/boot.env"), "BOOT_ORDER=A\nBOOT_A_LEFT=3\nBOOT_B_LEFT=0\n")?;
         device.write_agent_config(vendor)?;
         device.write_updater_config()?;
-        let made = device.command("vigild").arg("--config").arg(disk.join("etc/vigil.toml")).arg("--make-identity").output()?;
+        let made = device
+            .command("vigild")
+            .arg("--config")
+            .arg(disk.join("etc/vigil.toml"))
+            .arg("--make-identity")
+            .output()?;
         if !made.status.success() {
             bail!("vigild --make-identity: {}", String::from_utf8_lossy(&made.stderr));
         }
@@ -118,7 +128,7 @@ impl Device {
             "agent_config = {:?}\nstate = {:?}\nsocket = {:?}\nroot = {:?}\nreboot = [\"/bin/touch\", {reboot:?}]\n\n\
              [boot]\nkind = \"file\"\ndirectory = {:?}\n\n\
              [[slots]]\nname = \"A\"\nparts = {{ rootfs = {:?} }}\n\n[[slots]]\nname = \"B\"\nparts = {{ rootfs = {:?} }}\n\n\
-             [trial]\n{}\n[[gate]]\nname = \"self-test\"\ncommand = [{:?}]\ntimeout_seconds = 5\n",
+             [trial]\n{}\n[fetch]\nretries = 3\npause_seconds = 0.1\n\n[[gate]]\nname = \"self-test\"\ncommand = [{:?}]\ntimeout_seconds = 5\n",
             self.disk.join("etc/vigil.toml"),
             self.disk.join("updater"),
             self.updater_socket(),
@@ -148,10 +158,12 @@ impl Device {
     }
 
     fn command(&self, program: &str) -> Command {
-        let path = binaries().map(|directory| directory.join(program)).unwrap_or_else(|_| program.into());
+        let path = binaries().map_or_else(|_| program.into(), |directory| directory.join(program));
         let mut command = Command::new(path);
         let daemon = if program == "vigild" { Daemon::Vigild } else { Daemon::Updaterd };
-        for (_, name, value) in self.options.environment.iter().filter(|(for_daemon, ..)| *for_daemon == daemon) {
+        for (_, name, value) in
+            self.options.environment.iter().filter(|(for_daemon, ..)| *for_daemon == daemon)
+        {
             command.env(name, value);
         }
         command
@@ -232,7 +244,9 @@ impl Device {
 
     /// Whether a daemon has ended by itself; which.
     pub fn ended(&mut self) -> Option<Daemon> {
-        let ended = |process: &mut Option<Process>| process.as_mut().is_some_and(|process| process.exited().is_some());
+        let ended = |process: &mut Option<Process>| {
+            process.as_mut().is_some_and(|process| process.exited().is_some())
+        };
         if ended(&mut self.vigild) {
             Some(Daemon::Vigild)
         } else if ended(&mut self.updaterd) {
@@ -251,8 +265,9 @@ impl Device {
             .args(arguments)
             .stdin(Stdio::null())
             .output()?;
-        serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("vigil {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr)))
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!("vigil {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr))
+        })
     }
 
     /// The updater's state as vigild tells it; empty while nobody answers.

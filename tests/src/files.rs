@@ -68,7 +68,8 @@ impl FileServer {
                 while let Ok((stream, _)) = listener.accept().await {
                     let (root, state) = (root.clone(), Arc::clone(&shared));
                     tokio::spawn(async move {
-                        let service = service_fn(move |request| respond(request, root.clone(), Arc::clone(&state)));
+                        let service =
+                            service_fn(move |request| respond(request, root.clone(), Arc::clone(&state)));
                         let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                     });
                 }
@@ -118,9 +119,14 @@ async fn respond(
     if fault == Some(Fault::Unavailable) {
         return Ok(status(StatusCode::SERVICE_UNAVAILABLE));
     }
-    let file = if path.contains("..") || fault == Some(Fault::Missing) { None } else { std::fs::read(root.join(&path)).ok() };
+    let file = if path.contains("..") || fault == Some(Fault::Missing) {
+        None
+    } else {
+        std::fs::read(root.join(&path)).ok()
+    };
     let Some(file) = file else { return Ok(status(StatusCode::NOT_FOUND)) };
-    let range = request.headers().get(header::RANGE).and_then(|value| parse_range(value.to_str().ok()?, file.len()));
+    let range =
+        request.headers().get(header::RANGE).and_then(|value| parse_range(value.to_str().ok()?, file.len()));
     let range = range.filter(|_| fault != Some(Fault::IgnoreRange));
     let (start, end) = range.unwrap_or((0, file.len()));
     let mut body = file.get(start..end).unwrap_or_default().to_vec();

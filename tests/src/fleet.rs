@@ -43,7 +43,12 @@ impl Operator {
     /// `vigil-fleet` with these arguments, ready to run.
     pub fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
         let mut command = Command::new(crate::binaries()?.join("vigil-fleet"));
-        command.args(arguments).args(&self.arguments).arg("--operator-key").arg(&self.key).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .args(&self.arguments)
+            .arg("--operator-key")
+            .arg(&self.key)
+            .stdin(Stdio::null());
         Ok(command)
     }
 

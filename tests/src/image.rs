@@ -23,7 +23,8 @@ pub fn build(path: &Path, version: &str, self_test: &str, bytes: u64) -> anyhow:
     append(&mut archive, SELF_TEST, self_test.as_bytes(), 0o755)?;
     append(&mut archive, "etc/vigil/release", format!("{version}\n").as_bytes(), 0o644)?;
     let mut written = 0;
-    let mut directories = vec![PathBuf::from("/usr/bin"), PathBuf::from("/usr/lib"), PathBuf::from("/usr/share")];
+    let mut directories =
+        vec![PathBuf::from("/usr/bin"), PathBuf::from("/usr/lib"), PathBuf::from("/usr/share")];
     while written < bytes {
         let directory = directories.pop().context("this machine has too few files for an image")?;
         let Ok(entries) = std::fs::read_dir(&directory) else { continue };

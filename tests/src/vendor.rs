@@ -24,11 +24,14 @@ impl Vendor {
     /// A new repository with one operator who may do everything.
     pub fn new(directory: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory)?;
-        let vendor = Self { directory: directory.to_owned(), files: FileServer::start(directory.join("repo"))? };
+        let vendor =
+            Self { directory: directory.to_owned(), files: FileServer::start(directory.join("repo"))? };
         vendor.publish(&["init"])?;
         let key = vendor.publish(&["key", "new", "operator"])?;
-        let key = key.get("key").and_then(Value::as_str).context("vigil-publish names no public key")?.to_owned();
-        vendor.set_operators(&[format!("name=olga,key={key},scopes=observe+operate+update+admin,devices=*")])?;
+        let key =
+            key.get("key").and_then(Value::as_str).context("vigil-publish names no public key")?.to_owned();
+        vendor
+            .set_operators(&[format!("name=olga,key={key},scopes=observe+operate+update+admin,devices=*")])?;
         Ok(vendor)
     }
 
@@ -61,8 +64,22 @@ impl Vendor {
         let image = format!("rootfs={}", image.display());
         let sequence = sequence.to_string();
         self.publish(&[
-            "release", "add", "--product", PRODUCT, "--version", version, "--sequence", &sequence, "--hardware", "r1",
-            "--image", &image, "--install-policy", policy, "--level", "3",
+            "release",
+            "add",
+            "--product",
+            PRODUCT,
+            "--version",
+            version,
+            "--sequence",
+            &sequence,
+            "--hardware",
+            "r1",
+            "--image",
+            &image,
+            "--install-policy",
+            policy,
+            "--level",
+            "3",
         ])
     }
 

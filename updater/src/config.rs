@@ -57,6 +57,9 @@ pub struct Config {
     /// The trial.
     #[serde(default)]
     pub trial: TrialConfig,
+    /// What is fetched through the courier.
+    #[serde(default)]
+    pub fetch: FetchConfig,
     /// The gate's checks: commands of the image that exit 0 when all is well.
     #[serde(default)]
     pub gate: Vec<GateCheck>,
@@ -105,6 +108,17 @@ pub struct TrialConfig {
     /// See [`Policy::courier_deadline`].
     #[serde(deserialize_with = "seconds")]
     pub courier_seconds: Option<Duration>,
+}
+
+/// What is done when something cannot be fetched, or is not what was signed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FetchConfig {
+    /// See [`Policy::fetch_retries`].
+    pub retries: Option<u32>,
+    /// See [`Policy::fetch_pause`].
+    #[serde(deserialize_with = "seconds")]
+    pub pause_seconds: Option<Duration>,
 }
 
 /// One check of the gate.
@@ -229,6 +243,8 @@ impl Config {
             gate_pause: self.trial.gate_pause_seconds.unwrap_or(default.gate_pause),
             contact_deadline: self.trial.contact_seconds.unwrap_or(default.contact_deadline),
             courier_deadline: self.trial.courier_seconds.unwrap_or(default.courier_deadline),
+            fetch_retries: self.fetch.retries.unwrap_or(default.fetch_retries),
+            fetch_pause: self.fetch.pause_seconds.unwrap_or(default.fetch_pause),
             ..default
         }
     }

@@ -247,7 +247,7 @@ impl Daemon {
         {
             return;
         }
-        let seq = self.numbers.next();
+        let seq = self.numbers.take();
         let digest = Digest {
             v: 1,
             device: self.config.device.id.clone(),

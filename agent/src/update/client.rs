@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use vigil_wire::{Decoder, FrameError, Request, Response, WIRE_VERSION, encode};
 
 /// Reading a slot back takes long, but is done in steps between two answers.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]

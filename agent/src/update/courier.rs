@@ -101,7 +101,12 @@ pub async fn run(
                 was_available = true;
                 match courier.serve(&mut client, &mut asks).await {
                     Ok(()) => return,
-                    Err(error) => warn!(%error, "the connection to vigil-updaterd ended"),
+                    Err(error) => {
+                        warn!(%error, "the connection to vigil-updaterd ended");
+                        if courier.news.send(News::Unavailable(error.to_string())).await.is_err() {
+                            return;
+                        }
+                    }
                 }
             }
             Err(error) => {

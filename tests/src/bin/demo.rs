@@ -68,7 +68,10 @@ fn main() -> ExitCode {
     match play(&arguments, &mut steps) {
         Ok(()) => {
             let seconds = began.elapsed().as_secs_f32();
-            anstream::println!("\n{GOOD}all {} steps did what they should{GOOD:#}, in {seconds:.1} s", steps.done);
+            anstream::println!(
+                "\n{GOOD}all {} steps did what they should{GOOD:#}, in {seconds:.1} s",
+                steps.done
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -137,7 +140,10 @@ fn play(arguments: &Arguments, steps: &mut Steps) -> anyhow::Result<()> {
         image::build(&path(1), "1.0.0", image::SOUND, bytes)?;
         image::build(&path(2), "2.0.0", image::SOUND, bytes + (1 << 20))?;
         image::build(&path(3), "3.0.0", image::CAMERA_MISSING, bytes + (2 << 20))?;
-        said.say(format!("{:.1} MB each; the third one's self-test fails", megabytes(std::fs::metadata(path(1))?.len())));
+        said.say(format!(
+            "{:.1} MB each; the third one's self-test fails",
+            megabytes(std::fs::metadata(path(1))?.len())
+        ));
         Ok([path(1), path(2), path(3)])
     })?;
     let vendor = steps.step("the vendor makes keys, a TUF repository, an operator", |said| {
@@ -190,11 +196,12 @@ fn walk(
 ) -> anyhow::Result<()> {
     steps.step("power on: the device is online, with real health", |said| {
         device.power_on()?;
-        let status = wait_for("the device to be online and know its operators", Duration::from_secs(30), || {
-            let status = device.vigil(&["status"]).ok()?;
-            let online = status.pointer("/broker/connected")? == &Value::Bool(true);
-            (online && status.pointer("/operators/count").is_some()).then_some(status)
-        })?;
+        let status =
+            wait_for("the device to be online and know its operators", Duration::from_secs(30), || {
+                let status = device.vigil(&["status"]).ok()?;
+                let online = status.pointer("/broker/connected")? == &Value::Bool(true);
+                (online && status.pointer("/operators/count").is_some()).then_some(status)
+            })?;
         let health = device.vigil(&["health"])?;
         said.say(format!("device key {}", text(&status, "/device_key")));
         said.say(format!(
@@ -230,7 +237,11 @@ fn walk(
         let update = device.vigil(&["update"])?;
         ensure!(text(&update, "/running_slot") == "B", "{update}");
         ensure!(text(&update, "/last_failure/cause") == "gate", "{update}");
-        said.say(format!("cause: {}: {}", text(&update, "/last_failure/cause"), text(&update, "/last_failure/message")));
+        said.say(format!(
+            "cause: {}: {}",
+            text(&update, "/last_failure/cause"),
+            text(&update, "/last_failure/message")
+        ));
         Ok(())
     })?;
 
@@ -277,10 +288,18 @@ fn walk(
 }
 
 /// An install, with its progress, through the restarts that it asks for.
-fn install(steps: &mut Steps, device: &mut Device, operator: &Operator, version: &str, end: &str) -> anyhow::Result<()> {
+fn install(
+    steps: &mut Steps,
+    device: &mut Device,
+    operator: &Operator,
+    version: &str,
+    end: &str,
+) -> anyhow::Result<()> {
     steps.step(&format!("release {version} is installed and tried: {end}"), |said| {
         let argument = format!("version={version}");
-        let sent = operator.command(&["send", DEVICE, "update.install", "--arg", &argument, "--no-wait"])?.output()?;
+        let sent = operator
+            .command(&["send", DEVICE, "update.install", "--arg", &argument, "--no-wait"])?
+            .output()?;
         ensure!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
         wait_for("the install to begin", Duration::from_secs(20), || {
             let update = device.vigil(&["update"]).ok()?;

@@ -40,7 +40,7 @@ impl Engine {
                 outputs.extend(self.bootloader_went_back(now));
             }
             State::Trial | State::Good | State::Confirmed if !runs_target => {
-                outputs.extend(self.bootloader_went_back(now))
+                outputs.extend(self.bootloader_went_back(now));
             }
             State::Trial | State::Good => {
                 let trial = install.trial.unwrap_or_default();

@@ -1,7 +1,10 @@
 //! Who may change what boots: an operator's envelope, or the release's own signed policy. Nobody's word alone.
 
+use jiff::{SignedDuration, Timestamp};
 use vigil_protocol::authorize::{Authorized, Device, authorize};
-use vigil_protocol::command::{Kind, Reason};
+use vigil_protocol::command::{Command, Kind, Reason};
+use vigil_protocol::envelope::{COMMAND_TYPE, Envelope};
+use vigil_protocol::limits;
 
 use super::{Updater, now};
 use crate::engine::{Event, Order};
@@ -59,9 +62,26 @@ impl Updater {
     }
 
     fn authorize(&self, envelope: &str) -> Result<Authorized, Refusal> {
+        self.authorize_at(envelope, self.trust.set().effective_now(now().wall))
+    }
+
+    /// Once more, for a command that was accepted in time. A download may outlast the command's validity, so that one
+    /// that has expired since is judged as of its last second: whatever else the newest operators list says of its
+    /// signer still counts.
+    fn authorize_accepted(&self, envelope: &str) -> Result<Authorized, Refusal> {
+        match self.authorize(envelope) {
+            Err((code, message)) if code == Reason::Expired.code() => {
+                let last = expiry_of(envelope)
+                    .and_then(|expiry| expiry.checked_sub(SignedDuration::from_secs(1)).ok());
+                last.map_or(Err((code, message)), |last| self.authorize_at(envelope, last))
+            }
+            result => result,
+        }
+    }
+
+    fn authorize_at(&self, envelope: &str, now: Timestamp) -> Result<Authorized, Refusal> {
         let device = &self.config.device;
         let device = Device { id: &device.id, tenant: &device.tenant, groups: &device.groups };
-        let now = self.trust.set().effective_now(now().wall);
         let authorized = authorize(envelope.as_bytes(), self.trust.operators(), &device, now)
             .map_err(|refused| refusal(refused.reason, refused.message))?;
         if authorized.kind != Kind::UpdateInstall {
@@ -92,12 +112,11 @@ impl Updater {
         }
         let Some(install) = &self.engine.journal().install else { return Ok(()) };
         match &install.envelope {
-            // Expiry was judged when the command was accepted and its id taken; a long download must not outlive it.
-            Some(envelope) => match self.authorize(envelope) {
-                Ok(_) => {}
-                Err((code, _)) if code == Reason::Expired.code() => {}
-                Err((code, message)) => return Err((cause::NOT_AUTHORIZED, format!("{code}: {message}"))),
-            },
+            Some(envelope) => {
+                if let Err((code, message)) = self.authorize_accepted(envelope) {
+                    return Err((cause::NOT_AUTHORIZED, format!("{code}: {message}")));
+                }
+            }
             None if manifest.install == InstallPolicy::Automatic => {}
             None => {
                 let message =
@@ -113,4 +132,10 @@ impl Updater {
         }
         Ok(())
     }
+}
+
+fn expiry_of(envelope: &str) -> Option<Timestamp> {
+    let envelope = Envelope::parse(envelope.as_bytes(), COMMAND_TYPE, limits::COMMAND_BYTES).ok()?;
+    let command: Command = serde_json::from_slice(&envelope.payload_bytes().ok()?).ok()?;
+    Some(command.expires)
 }

@@ -28,6 +28,9 @@ struct Open {
     received: u64,
 }
 
+/// What, its path, where to begin, how many bytes, and whether that is the exact number.
+type Wanted = (What, String, u64, u64, bool);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
     Metadata(Role),
@@ -50,7 +53,7 @@ impl Updater {
         Ok(Response::Need(need))
     }
 
-    fn wanted(&mut self) -> io::Result<Option<(What, String, u64, u64, bool)>> {
+    fn wanted(&mut self) -> io::Result<Option<Wanted>> {
         if !self.pending.is_empty() {
             return Ok(None);
         }
@@ -96,7 +99,7 @@ impl Updater {
         if self.trust.is_refreshed() { self.trust.wants_operators() } else { Ok(false) }
     }
 
-    fn target_need(&self, what: What, name: &str, limit: u64) -> Option<(What, String, u64, u64, bool)> {
+    fn target_need(&self, what: What, name: &str, limit: u64) -> Option<Wanted> {
         let length = self.trust.set().target(name)?.length;
         let path = format!("targets/{}", self.trust.set().target_path(name)?);
         (length <= limit).then_some((what, path, 0, length, true))

@@ -10,7 +10,7 @@ const OUTPUT_BYTES: u64 = 400;
 
 /// A run of the gate.
 pub(super) struct GateRun {
-    checks: std::vec::IntoIter<GateCheck>,
+    checks: std::collections::VecDeque<GateCheck>,
     current: Option<Running>,
 }
 
@@ -30,7 +30,7 @@ pub(super) enum GateState {
 
 impl GateRun {
     pub(super) fn new(checks: &[GateCheck]) -> Self {
-        Self { checks: checks.to_vec().into_iter(), current: None }
+        Self { checks: checks.iter().cloned().collect(), current: None }
     }
 
     /// Looks at the running check, and starts the next one when it has passed.
@@ -45,10 +45,10 @@ impl GateRun {
                     }
                 }
             }
-            let Some(check) = self.checks.next() else { return GateState::Passed };
+            let Some(check) = self.checks.pop_front() else { return GateState::Passed };
             match start(&check) {
                 Ok(child) => {
-                    self.current = Some(Running { until: now + check.timeout_seconds, check, child })
+                    self.current = Some(Running { until: now + check.timeout_seconds, check, child });
                 }
                 Err(error) => {
                     return GateState::Failed(format!("{}: {}: {error}", check.name, check.command[0]));

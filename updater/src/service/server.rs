@@ -54,7 +54,8 @@ pub fn serve(
                 }
             }
         }
-        peers.retain(|peer| !peer.is_ended() && !(peer.is_mid_way() && time.boot >= peer.last_moved + STALL));
+        let stalled = |peer: &Peer| peer.is_mid_way() && time.boot >= peer.last_moved + STALL;
+        peers.retain(|peer| !(peer.is_ended() || stalled(peer)));
         if ready[0] {
             accept(listener, &mut peers, &allowed, time.boot, &mut refused_peers);
         }

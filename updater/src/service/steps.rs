@@ -183,7 +183,7 @@ impl Updater {
             Ok(status) if status.success() => {}
             Ok(status) => warn!(%status, "the restart was refused; it is asked for again"),
             Err(error) => {
-                warn!(%error, program = command[0], "the restart could not be asked for; tried again")
+                warn!(%error, program = command[0], "the restart could not be asked for; tried again");
             }
         }
     }

@@ -1,0 +1,154 @@
+//! A named crash point stands before and after every durable write. One clean update lists them; then each is hit with
+//! an abort in turn, in both daemons, and every next start must converge, with a verified slot to boot at any moment.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use vigil_tests::broker::Mosquitto;
+use vigil_tests::device::{Daemon, Device, Options};
+use vigil_tests::fleet::Operator;
+use vigil_tests::image;
+use vigil_tests::pki::Pki;
+use vigil_tests::vendor::Vendor;
+
+const SETTLED: [&str; 3] = ["confirmed", "rolled_back", "failed"];
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct World {
+    directory: tempfile::TempDir,
+    pki: Pki,
+    vendor: Vendor,
+    broker: Mosquitto,
+    operator: Operator,
+    hashes: Vec<([u8; 32], u64)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let pki = Pki::new(&directory.path().join("pki")).unwrap();
+        let vendor = Vendor::new(&directory.path().join("vendor")).unwrap();
+        let mut hashes = Vec::new();
+        for (number, bytes) in [(1, 2 << 20), (2, 3 << 20)] {
+            let path = directory.path().join(format!("image-{number}"));
+            image::build(&path, &format!("{number}.0.0"), image::SOUND, bytes).unwrap();
+            let length = std::fs::metadata(&path).unwrap().len();
+            hashes.push((image::sha256(&path, length).unwrap(), length));
+        }
+        vendor.release("2.0.0", 2, &directory.path().join("image-2"), "operator").unwrap();
+        let broker = Mosquitto::start(&directory.path().join("broker"), &pki, &["olga"]).unwrap();
+        let operator = Operator::new(&pki, &vendor, broker.port, "olga").unwrap();
+        Self { directory, pki, vendor, broker, operator, hashes }
+    }
+
+    fn device(&self, id: &str, environment: Vec<(Daemon, String, String)>) -> Device {
+        let mut options = Options::new(id, self.broker.port, &self.pki);
+        options.slot_bytes = 16 << 20;
+        // A crash in the middle of a trial costs time; the deadline is not under test here.
+        options.trial =
+            "deadline_seconds = 30\nstable_seconds = 0.2\ngate_pause_seconds = 0.2\ncontact_seconds = 30\n\
+                         courier_seconds = 60\n"
+                .to_owned();
+        options.environment = environment;
+        let image = self.directory.path().join("image-1");
+        Device::new(&self.directory.path().join(id), options, &self.vendor, &self.pki, &image).unwrap()
+    }
+
+    /// Installs release 2, starting a daemon again whenever it has died, until nothing is under way.
+    fn update(&self, device: &mut Device) -> Value {
+        device.power_on().unwrap();
+        let until = Instant::now() + LIMIT;
+        let mut attempts = 0;
+        let mut asked_at = None;
+        loop {
+            assert!(Instant::now() < until, "{}: no convergence:\n{}", device.options.id, logs(device));
+            if let Some(daemon) = device.ended() {
+                // The supervisor starts it again, without the plan to crash.
+                device.options.environment.clear();
+                device.next_boot_is_one_of(&self.hashes).unwrap();
+                match daemon {
+                    Daemon::Vigild => device.start_vigild().unwrap(),
+                    Daemon::Updaterd => device.start_updaterd().unwrap(),
+                }
+                continue;
+            }
+            if device.restart_if_asked().unwrap().is_some() {
+                continue;
+            }
+            let Ok(status) = device.vigil(&["status"]) else { continue };
+            let state =
+                status.pointer("/update/state").and_then(Value::as_str).unwrap_or_default().to_owned();
+            if SETTLED.contains(&state.as_str()) && asked_at.is_some() {
+                return status;
+            }
+            let ready = status.pointer("/operators/count").is_some()
+                && status.pointer("/broker/connected") == Some(&Value::Bool(true));
+            // A command that was cut short is not run again unasked: the operator asks again.
+            let again = asked_at.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(3));
+            if ready && state == "idle" && again {
+                attempts += 1;
+                assert!(attempts < 5, "{}: never taken up", device.options.id);
+                asked_at = Some(Instant::now());
+                let arguments =
+                    ["send", &device.options.id, "update.install", "--arg", "version=2.0.0", "--no-wait"];
+                assert!(self.operator.run(&arguments).unwrap().status.success());
+            }
+        }
+    }
+}
+
+fn logs(device: &Device) -> String {
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(device.disk.join("log").join(name)).unwrap_or_default();
+        text[text.floor_char_boundary(text.len().saturating_sub(2500))..].to_owned()
+    };
+    format!("vigild:\n{}\nvigil-updaterd:\n{}", read("vigild.log"), read("updaterd.log"))
+}
+
+fn trace(daemon: Daemon, path: &Path) -> (Daemon, String, String) {
+    (daemon, "VIGIL_CRASH_TRACE".to_owned(), path.display().to_string())
+}
+
+#[test]
+fn an_abort_at_any_durable_write_of_an_update_leaves_a_verified_slot_and_the_next_start_converges() {
+    let world = World::new();
+    let daemons = [(Daemon::Vigild, "vigild"), (Daemon::Updaterd, "vigil-updaterd")];
+    let traces = daemons.map(|(daemon, name)| (daemon, world.directory.path().join(format!("{name}.trace"))));
+    let mut device =
+        world.device("traced", traces.iter().map(|(daemon, path)| trace(*daemon, path)).collect());
+    let status = world.update(&mut device);
+    assert_eq!(
+        status.pointer("/update/state").and_then(Value::as_str),
+        Some("confirmed"),
+        "{}",
+        logs(&device)
+    );
+    device.power_off();
+
+    let mut hit = 0;
+    for (daemon, name) in daemons {
+        let path = &traces.iter().find(|(of, _)| *of == daemon).unwrap().1;
+        let points: BTreeSet<String> =
+            std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect();
+        assert!(points.len() > 8, "{name}: {points:?}");
+        for (number, point) in points.iter().enumerate() {
+            let began = Instant::now();
+            let plan = (daemon, "VIGIL_CRASH_AT".to_owned(), point.clone());
+            let mut device = world.device(&format!("{name}-{number}"), vec![plan]);
+            let status = world.update(&mut device);
+            let state =
+                status.pointer("/update/state").and_then(Value::as_str).unwrap_or_default().to_owned();
+            assert!(device.options.environment.is_empty(), "{name}: {point} was never passed");
+            assert_eq!(state, "confirmed", "{name} at {point}: {status}\n{}", logs(&device));
+            device.power_off();
+            let slot = device.next_boot_is_one_of(&world.hashes).unwrap();
+            assert_eq!(slot, "B", "{name} at {point}");
+            println!("{name:<15} {point:<32} {state} in {:.1} s", began.elapsed().as_secs_f32());
+            std::fs::remove_dir_all(&device.disk).unwrap();
+            hit += 1;
+        }
+    }
+    println!("{hit} crash points, each hit once");
+}
