@@ -108,7 +108,7 @@ impl Courier {
     }
 
     fn answer(&mut self) -> anyhow::Result<Response> {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = vec![0; 64 * 1024];
         loop {
             if let Some((response, _)) = self.decoder.take::<Response>()? {
                 return Ok(response);
@@ -522,7 +522,8 @@ fn nonsense_on_the_socket_costs_its_sender_the_connection_and_nobody_else_anythi
         bytes.extend(header);
         bytes
     };
-    let nonsense = [b"GET / HTTP/1.1\r\n\r\n".to_vec(), huge, framed(b"\xff\xfe{}"), framed(&[b'['; 60_000])];
+    let nonsense =
+        [b"GET / HTTP/1.1\r\n\r\n".to_vec(), huge, framed(b"\xff\xfe{}"), framed(&vec![b'['; 60_000])];
     for bytes in &nonsense {
         let mut stream = connect()?;
         stream.write_all(bytes)?;

@@ -1,6 +1,8 @@
 //! A named crash point stands before and after every durable write. One clean update lists them; then each is hit with
 //! an abort in turn, in both daemons, and every next start must converge, with a verified slot to boot at any moment.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};

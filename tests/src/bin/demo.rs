@@ -310,7 +310,8 @@ fn install(
         let mut states: Vec<String> = Vec::new();
         device.run_until(&[end], Duration::from_secs(120), |update| {
             let state = text(update, "/state");
-            if states.last() != Some(&state) {
+            // While the device restarts nobody knows.
+            if !state.is_empty() && states.last() != Some(&state) {
                 states.push(state.clone());
             }
             bar.set_message(state);
