@@ -52,7 +52,7 @@ impl World {
         options.trial =
             "deadline_seconds = 30\nstable_seconds = 0.2\ngate_pause_seconds = 0.2\ncontact_seconds = 30\n\
                          courier_seconds = 60\n"
-                .to_owned();
+                .into();
         options.environment = environment;
         let image = self.directory.path().join("image-1");
         Device::new(&self.directory.path().join(id), options, &self.vendor, &self.pki, &image).unwrap()
