@@ -130,7 +130,7 @@ impl Device {
             "agent_config = {:?}\nstate = {:?}\nsocket = {:?}\nroot = {:?}\nreboot = [\"/bin/touch\", {reboot:?}]\n\n\
              [boot]\nkind = \"file\"\ndirectory = {:?}\n\n\
              [[slots]]\nname = \"A\"\nparts = {{ rootfs = {:?} }}\n\n[[slots]]\nname = \"B\"\nparts = {{ rootfs = {:?} }}\n\n\
-             [trial]\n{}\n[fetch]\nretries = 3\npause_seconds = 0.1\n\n[[gate]]\nname = \"self-test\"\ncommand = [{:?}]\ntimeout_seconds = 5\n",
+             [trial]\n{}\n[fetch]\nretries = 6\npause_seconds = 0.1\n\n[[gate]]\nname = \"self-test\"\ncommand = [{:?}]\ntimeout_seconds = 5\n",
             self.disk.join("etc/vigil.toml"),
             self.disk.join("updater"),
             self.updater_socket(),
