@@ -230,13 +230,10 @@ impl Engine {
     }
 
     pub(super) fn next_of_revert(&self, install: &Install, now: Now) -> Step {
-        if install.reboot_from_boot.is_none() {
-            return Step::Revert { to: install.from.clone(), from: install.target.clone() };
-        }
-        if self.running == install.target {
+        if install.reboot_from_boot.is_some() && self.running == install.target {
             return self.unless_waiting(now, Step::Reboot);
         }
-        // The old slot runs and the order is written: take it up as done.
+        // Not written yet; or the old slot runs, and writing it once more takes it up as done.
         Step::Revert { to: install.from.clone(), from: install.target.clone() }
     }
 
