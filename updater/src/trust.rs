@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use vigil_durable::Mode;
 use vigil_protocol::limits;
 use vigil_protocol::operators::Operators;
-use vigil_tuf::{Fetched, Output, Request, Role, Stored, TrustedSet};
+use vigil_tuf::{Fetched, Output, Request, Role, RoleName, Stored, TrustedSet};
 
 const METADATA_LIMIT: u64 = vigil_tuf::MAX_STATED_BYTES;
 const ROLES: [Role; 4] = [Role::Root, Role::Timestamp, Role::Snapshot, Role::Targets];
@@ -109,14 +109,12 @@ impl Trust {
     }
 
     fn persist(&self, output: &Output) -> io::Result<()> {
-        let file = |role: &Role| self.directory.join(format!("{}.json", role.name()));
+        let file = |role: &RoleName| self.directory.join(format!("{}.json", role.file_stem()));
         match output {
             Output::Persist { role, bytes } => {
-                vigil_durable::write(&format!("trust.{}", role.name()), &file(role), bytes, Mode::Private)
+                vigil_durable::write(&format!("trust.{role}"), &file(role), bytes, Mode::Private)
             }
-            Output::Forget { role } => {
-                vigil_durable::remove(&format!("trust.forget.{}", role.name()), &file(role))
-            }
+            Output::Forget { role } => vigil_durable::remove(&format!("trust.forget.{role}"), &file(role)),
             Output::TimeFloor(floor) => vigil_durable::write(
                 "trust.time_floor",
                 &self.directory.join("time_floor"),

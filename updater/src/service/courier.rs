@@ -4,7 +4,7 @@
 use std::io;
 
 use sha2::{Digest, Sha256};
-use vigil_tuf::{Fetched, Role};
+use vigil_tuf::{Fetched, Role, RoleName};
 use vigil_wire::{Fetch, Need, Response};
 
 use super::{Updater, now};
@@ -33,7 +33,7 @@ type Wanted = (What, String, u64, u64, bool);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
-    Metadata(Role),
+    Metadata(RoleName),
     Operators,
     Manifest,
     Index { image: usize },
@@ -142,7 +142,7 @@ impl Updater {
     }
 
     fn missing(&mut self, open: &Open) -> io::Result<Response> {
-        if open.what == What::Metadata(Role::Root) {
+        if open.what == What::Metadata(Role::Root.into()) {
             return self.feed_metadata(open, Fetched::Missing);
         }
         self.fetch_failed(open, "it is not there (404)")

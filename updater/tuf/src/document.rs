@@ -4,17 +4,64 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
-use ed25519_dalek::VerifyingKey;
+use data_encoding::HEXLOWER;
 use jiff::Timestamp as Time;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256, Sha512};
+
+pub use crate::delegation::{DelegatedRole, Delegations, SuccinctRoles};
+pub use crate::key::Key;
 
 /// The name under which a timestamp lists the snapshot.
 pub const SNAPSHOT_FILE: &str = "snapshot.json";
 /// The name under which a snapshot lists the targets.
 pub const TARGETS_FILE: &str = "targets.json";
+
+/// The role of a metadata file: a top-level one, or one that targets delegate to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RoleName {
+    /// One of the four.
+    Top(Role),
+    /// One that a targets role names.
+    Delegated(String),
+}
+
+impl RoleName {
+    /// Its file's name without `.json`. The name of a delegated role may be any text, `/` and `..` included, so that
+    /// all but letters, digits and `-._~` is percent-encoded, as python-tuf does.
+    pub fn file_stem(&self) -> String {
+        match self {
+            Self::Top(role) => role.name().to_owned(),
+            Self::Delegated(name) => utf8_percent_encode(name, ENCODED).to_string(),
+        }
+    }
+}
+
+const ENCODED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Top(role) => role.fmt(f),
+            Self::Delegated(name) => write!(f, "delegated role {name:?}"),
+        }
+    }
+}
+
+impl From<Role> for RoleName {
+    fn from(role: Role) -> Self {
+        Self::Top(role)
+    }
+}
+
+impl PartialEq<Role> for RoleName {
+    fn eq(&self, role: &Role) -> bool {
+        *self == Self::Top(*role)
+    }
+}
 
 /// A top-level role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -109,37 +156,6 @@ pub struct Root {
 }
 document!(Root);
 
-/// A key of any type; only Ed25519 counts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
-    /// `ed25519`
-    pub keytype: String,
-    /// `ed25519`
-    pub scheme: String,
-    /// For Ed25519: `public`, 32 bytes in hex.
-    pub keyval: Value,
-}
-
-impl Key {
-    /// An Ed25519 key.
-    pub fn from_ed25519(key: &VerifyingKey) -> Self {
-        let public = HEXLOWER.encode(key.as_bytes());
-        let keyval = Value::Object([("public".to_owned(), Value::String(public))].into_iter().collect());
-        Self { keytype: "ed25519".to_owned(), scheme: "ed25519".to_owned(), keyval }
-    }
-
-    /// The Ed25519 key, unless it is of another type or is no sound key.
-    pub fn ed25519(&self) -> Option<VerifyingKey> {
-        if self.keytype != "ed25519" || self.scheme != "ed25519" {
-            return None;
-        }
-        let public = self.keyval.get("public")?.as_str()?;
-        let bytes = HEXLOWER_PERMISSIVE.decode(public.as_bytes()).ok()?;
-        let key = VerifyingKey::from_bytes(&bytes.try_into().ok()?).ok()?;
-        (!key.is_weak()).then_some(key)
-    }
-}
-
 /// Who may sign for a role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleKeys {
@@ -161,9 +177,9 @@ impl Root {
         !self.key_bytes(role).is_subset(&next.key_bytes(role))
     }
 
-    fn key_bytes(&self, role: Role) -> BTreeSet<[u8; 32]> {
+    fn key_bytes(&self, role: Role) -> BTreeSet<Vec<u8>> {
         let keyids = self.role(role).map(|keys| keys.keyids.as_slice()).unwrap_or_default();
-        keyids.iter().filter_map(|id| Some(self.keys.get(id)?.ed25519()?.to_bytes())).collect()
+        keyids.iter().filter_map(|id| Some(self.keys.get(id)?.verifier()?.identity().to_vec())).collect()
     }
 
     fn check_content(&self) -> Result<(), String> {
@@ -253,7 +269,7 @@ pub struct MetaFile {
     pub hashes: Option<Hashes>,
 }
 
-/// `targets.json`
+/// `targets.json`, and the file of any delegated role
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Targets {
     /// `targets`
@@ -267,13 +283,15 @@ pub struct Targets {
     pub expires: Time,
     /// By target name.
     pub targets: BTreeMap<String, Target>,
+    /// Who else may sign targets, and which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegations: Option<Delegations>,
 }
 document!(Targets);
 
 impl Targets {
-    #[allow(clippy::unused_self, clippy::unnecessary_wraps)] // The shape says it all; the other documents have more.
     fn check_content(&self) -> Result<(), String> {
-        Ok(())
+        self.delegations.as_ref().map_or(Ok(()), Delegations::check)
     }
 }
 

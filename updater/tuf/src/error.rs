@@ -4,13 +4,13 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::document::Role;
+use crate::document::{Role, RoleName};
 
 /// What an error is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// The metadata of a role.
-    Role(Role),
+    Role(RoleName),
     /// The target of that name.
     Target(String),
 }
@@ -26,6 +26,12 @@ impl fmt::Display for Subject {
 
 impl From<Role> for Subject {
     fn from(role: Role) -> Self {
+        Self::Role(role.into())
+    }
+}
+
+impl From<RoleName> for Subject {
+    fn from(role: RoleName) -> Self {
         Self::Role(role)
     }
 }
@@ -37,10 +43,10 @@ pub enum Error {
     #[error("{0} cannot be read: {1}; publish it again")]
     Malformed(Subject, String),
     #[error(
-        "{subject} has {counted} of the {needed} valid signatures that root version {root} asks for; sign it with \
-         the keys named there"
+        "{subject} has {counted} of the {needed} valid signatures that are asked for; sign it with the keys that root, \
+         or the role that delegates to it, names"
     )]
-    Threshold { subject: Subject, root: u64, needed: u32, counted: u32 },
+    Threshold { subject: Subject, needed: u32, counted: u32 },
     #[error("{subject} has version {found} where {expected} is due; publish the versions in order")]
     Version { subject: Subject, expected: u64, found: u64 },
     #[error(
@@ -60,6 +66,11 @@ pub enum Error {
     Hash(Subject),
     #[error("{0} is not there ({1}); publish it, or check the repository's address")]
     Missing(Subject, String),
+    #[error(
+        "the search for {0} looked into {max} delegated roles without an end; delegate in fewer steps",
+        max = crate::MAX_DELEGATIONS
+    )]
+    Delegations(Subject),
     #[error("no file was asked for; begin a refresh first")]
     Idle,
 }
@@ -76,12 +87,13 @@ impl Error {
             Self::Length { .. } => "length",
             Self::Hash(..) => "hash",
             Self::Missing(..) => "missing",
+            Self::Delegations(..) => "delegations",
             Self::Idle => "idle",
         }
     }
 
-    /// The role whose metadata was refused, if it was metadata.
-    pub fn role(&self) -> Option<Role> {
+    /// What was refused.
+    pub fn subject(&self) -> Option<&Subject> {
         match self {
             Self::Malformed(subject, _)
             | Self::Threshold { subject, .. }
@@ -90,11 +102,17 @@ impl Error {
             | Self::Expired { subject, .. }
             | Self::Length { subject, .. }
             | Self::Hash(subject)
-            | Self::Missing(subject, _) => match subject {
-                Subject::Role(role) => Some(*role),
-                Subject::Target(_) => None,
-            },
+            | Self::Missing(subject, _)
+            | Self::Delegations(subject) => Some(subject),
             Self::Idle => None,
+        }
+    }
+
+    /// The top-level role whose metadata was refused, if it was that.
+    pub fn role(&self) -> Option<Role> {
+        match self.subject()? {
+            Subject::Role(RoleName::Top(role)) => Some(*role),
+            Subject::Role(RoleName::Delegated(_)) | Subject::Target(_) => None,
         }
     }
 }

@@ -1,14 +1,13 @@
-//! A metadata file: parsed strictly, its signatures counted against a root.
+//! A metadata file: parsed strictly, its signatures counted against the keys of whoever names its role.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
-use ed25519_dalek::Signature;
 use jiff::Timestamp as Time;
 use serde::Deserialize;
 
 use crate::canonical::Json;
-use crate::document::{Document, MetaFile, Role, Root};
+use crate::document::{Document, Key, MetaFile, RoleKeys, RoleName, Root};
 use crate::error::{Error, Subject};
 use crate::{MAX_SIGNATURES, MAX_STATED_BYTES};
 
@@ -18,7 +17,7 @@ pub(crate) struct File<D> {
     pub(crate) document: D,
     pub(crate) bytes: Vec<u8>,
     message: Vec<u8>,
-    signatures: Vec<(String, Signature)>,
+    signatures: Vec<(String, Vec<u8>)>,
 }
 
 #[derive(Deserialize)]
@@ -36,7 +35,12 @@ struct EnvelopeSignature {
 impl<D: Document> File<D> {
     /// Parses a file; who signed it is a question for [`File::check_signatures`].
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        Self::parse_or_reason(bytes).map_err(|reason| Error::Malformed(D::ROLE.into(), reason))
+        Self::parse_as(bytes, &D::ROLE.into())
+    }
+
+    /// The same for a file of the delegated role `name`.
+    pub(crate) fn parse_as(bytes: &[u8], name: &RoleName) -> Result<Self, Error> {
+        Self::parse_or_reason(bytes).map_err(|reason| Error::Malformed(name.clone().into(), reason))
     }
 
     fn parse_or_reason(bytes: &[u8]) -> Result<Self, String> {
@@ -69,7 +73,7 @@ impl<D: Document> File<D> {
         Ok(Self {
             bytes: bytes.to_vec(),
             message: signed.canonical(),
-            // A signature of another scheme is not 64 bytes long; it does not count, and does not spoil the others.
+            // One that is no hex does not count, and does not spoil the others.
             signatures: envelope.signatures.into_iter().filter_map(EnvelopeSignature::decode).collect(),
             document,
         })
@@ -77,24 +81,36 @@ impl<D: Document> File<D> {
 
     /// Whether as many different keys as `root` asks for have signed.
     pub(crate) fn check_signatures(&self, root: &Root) -> Result<(), Error> {
-        let counted = self.signers(root, D::ROLE);
-        let needed = root.role(D::ROLE).map_or(u32::MAX, |keys| keys.threshold);
-        if counted >= needed {
-            return Ok(());
+        match root.role(D::ROLE) {
+            Some(role) => self.check_signers(&root.keys, role, &D::ROLE.into()),
+            None => Err(Error::Malformed(D::ROLE.into(), "root names no keys for it".to_owned())),
         }
-        Err(Error::Threshold { subject: D::ROLE.into(), root: root.version, needed, counted })
     }
 
-    fn signers(&self, root: &Root, role: Role) -> u32 {
+    /// Whether as many different keys as `role` asks for have signed.
+    pub(crate) fn check_signers(
+        &self,
+        keys: &BTreeMap<String, Key>,
+        role: &RoleKeys,
+        name: &RoleName,
+    ) -> Result<(), Error> {
+        let counted = self.signers(keys, role);
+        if counted >= role.threshold {
+            return Ok(());
+        }
+        Err(Error::Threshold { subject: name.clone().into(), needed: role.threshold, counted })
+    }
+
+    /// A key counts once, however many ids it has and however often it signed.
+    fn signers(&self, keys: &BTreeMap<String, Key>, role: &RoleKeys) -> u32 {
         let mut signers = BTreeSet::new();
-        let keyids: BTreeSet<_> = root.role(role).into_iter().flat_map(|keys| &keys.keyids).collect();
-        for keyid in keyids {
-            let Some(key) = root.keys.get(keyid).and_then(crate::document::Key::ed25519) else { continue };
+        for keyid in role.keyids.iter().collect::<BTreeSet<_>>() {
+            let Some(key) = keys.get(keyid).and_then(Key::verifier) else { continue };
             let mut by_this = self.signatures.iter().filter(|(by, _)| by == keyid);
-            if !signers.contains(key.as_bytes())
-                && by_this.any(|(_, signature)| key.verify_strict(&self.message, signature).is_ok())
+            if !signers.contains(key.identity())
+                && by_this.any(|(_, signature)| key.verify(&self.message, signature))
             {
-                signers.insert(key.to_bytes());
+                signers.insert(key.identity().to_vec());
             }
         }
         signers.len() as u32
@@ -113,9 +129,8 @@ impl<D: Document> File<D> {
 }
 
 impl EnvelopeSignature {
-    fn decode(self) -> Option<(String, Signature)> {
-        let bytes = HEXLOWER_PERMISSIVE.decode(self.sig.as_bytes()).ok()?;
-        Some((self.keyid, Signature::from_slice(&bytes).ok()?))
+    fn decode(self) -> Option<(String, Vec<u8>)> {
+        Some((self.keyid, HEXLOWER_PERMISSIVE.decode(self.sig.as_bytes()).ok()?))
     }
 }
 

@@ -1,12 +1,16 @@
 //! The trusted set: the client workflow of TUF 1.0, section 5, one file at a time.
 
 mod load;
+mod search;
 mod status;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp as Time;
 
 use crate::document::{
-    Document, MetaFile, Role, Root, SNAPSHOT_FILE, Snapshot, TARGETS_FILE, Targets, Timestamp,
+    Document, MetaFile, Role, RoleName, Root, SNAPSHOT_FILE, Snapshot, TARGETS_FILE, Target, Targets, Timestamp,
 };
 use crate::error::{Error, Subject};
 use crate::file::{File, check_content, limit};
@@ -30,12 +34,25 @@ pub struct Stored {
     pub time_floor: Option<Time>,
 }
 
-/// A file that the refresh needs next.
+/// Where a file is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// What was persisted of a delegated role. If it does not fit any more, the repository is asked.
+    Store,
+    /// The repository's metadata.
+    Repository,
+}
+
+/// A file that the refresh or the search needs next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Whose metadata it is.
-    pub role: Role,
-    /// Relative to the base of the metadata: `2.root.json`, `timestamp.json`.
+    pub role: RoleName,
+    /// Where it is.
+    pub source: Source,
+    /// Relative to the base of the metadata (`2.root.json`, `timestamp.json`), or the file's name in the store
+    /// (`products.json`). Names of delegated roles are percent-encoded, for a web server once more: see
+    /// [`RoleName::file_stem`].
     pub path: String,
     /// Bytes after which to stop reading.
     pub max_len: u64,
@@ -58,36 +75,48 @@ pub enum Output {
     /// Store the file as the newest of its role.
     Persist {
         /// Whose it is.
-        role: Role,
+        role: RoleName,
         /// The file, byte for byte.
         bytes: Vec<u8>,
     },
     /// Remove the stored file of the role, if there is one.
     Forget {
         /// Whose it is.
-        role: Role,
+        role: RoleName,
     },
     /// Store this as the floor under the clock, in place of the last. It only sinks (to the Unix epoch) when the
     /// keys that vouched for it were revoked.
     TimeFloor(Time),
 }
 
+/// Which files a search may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// The repository's, and those of the store that are still current. Only after a refresh.
+    Online,
+    /// The store's alone, expired or not: what was found before is found again, as after a restart.
+    Stored,
+}
+
+#[derive(Clone, Debug)]
 enum Step {
     Idle,
     Root { rotations_left: u32 },
     Timestamp,
     Snapshot,
     Targets,
+    Search(search::Walk),
 }
 
-/// All the metadata that is trusted now, and how far the refresh has come.
+/// All the metadata that is trusted now, and how far the refresh or the search has come. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TrustedSet {
-    root: File<Root>,
-    timestamp: Option<File<Timestamp>>,
-    snapshot: Option<File<Snapshot>>,
-    targets: Option<File<Targets>>,
+    root: Arc<File<Root>>,
+    timestamp: Option<Arc<File<Timestamp>>>,
+    snapshot: Option<Arc<File<Snapshot>>>,
+    targets: Option<Arc<File<Targets>>>,
+    /// What searches since the last refresh found in delegated roles.
+    found: BTreeMap<String, Target>,
     floor: Time,
     stored_floor: Time,
     step: Step,
@@ -99,12 +128,14 @@ impl TrustedSet {
     pub fn begin_refresh(&mut self) {
         self.step = Step::Root { rotations_left: MAX_ROOT_ROTATIONS };
         self.refreshed = false;
+        self.found.clear();
     }
 
     /// The file to fetch next; none when the refresh is done, failed or was not begun.
     pub fn next_request(&self) -> Option<Request> {
-        let (role, version, max_len) = match self.step {
+        let (role, version, max_len) = match &self.step {
             Step::Idle => return None,
+            Step::Search(walk) => return self.search_request(walk),
             Step::Root { .. } => {
                 (Role::Root, Some(self.root.document.version.saturating_add(1)), MAX_ROOT_BYTES)
             }
@@ -122,7 +153,8 @@ impl TrustedSet {
             Some(version) => format!("{version}.{role}.json"),
             None => format!("{role}.json"),
         };
-        Some(Request { role, path, max_len, may_be_missing: role == Role::Root })
+        let may_be_missing = role == Role::Root;
+        Some(Request { role: role.into(), source: Source::Repository, path, max_len, may_be_missing })
     }
 
     /// Takes the file that was asked for. An error ends the refresh; what was trusted stays trusted.
@@ -141,7 +173,10 @@ impl TrustedSet {
         fetched: Fetched<'_>,
         now: Time,
     ) -> Result<Vec<Output>, Error> {
-        let subject = Subject::Role(request.role);
+        if matches!(self.step, Step::Search(_)) {
+            return self.feed_search(request, fetched, now);
+        }
+        let subject = Subject::Role(request.role.clone());
         let bytes = match fetched {
             Fetched::Bytes(bytes) => bytes,
             Fetched::Missing if request.may_be_missing => {
@@ -155,7 +190,7 @@ impl TrustedSet {
             return Err(Error::Length { subject, allowed: request.max_len, found: bytes.len() as u64 });
         }
         match self.step {
-            Step::Idle => Err(Error::Idle),
+            Step::Idle | Step::Search(_) => Err(Error::Idle),
             Step::Root { rotations_left } => self.feed_root(bytes, rotations_left),
             Step::Timestamp => self.feed_timestamp(bytes, now),
             Step::Snapshot => self.feed_snapshot(bytes, now),
@@ -168,7 +203,7 @@ impl TrustedSet {
         let new = File::<Root>::parse(bytes)?;
         new.check_signatures(&self.root.document)?;
         new.check_signatures(&new.document)?;
-        check_version(Role::Root, self.root.document.version.saturating_add(1), new.document.version)?;
+        check_version(Role::Root.into(), self.root.document.version.saturating_add(1), new.document.version)?;
 
         let mut outputs = Vec::new();
         let timestamp_revoked = self.root.document.revokes(&new.document, Role::Timestamp);
@@ -182,11 +217,11 @@ impl TrustedSet {
         if timestamp_revoked || snapshot_revoked {
             self.timestamp = None;
             self.snapshot = None;
-            outputs.push(Output::Forget { role: Role::Timestamp });
-            outputs.push(Output::Forget { role: Role::Snapshot });
+            outputs.push(Output::Forget { role: Role::Timestamp.into() });
+            outputs.push(Output::Forget { role: Role::Snapshot.into() });
         }
         outputs.push(persist(&new));
-        self.root = new;
+        self.root = Arc::new(new);
         let root = &self.root.document;
         self.timestamp.take_if(|file| file.check_signatures(root).is_err());
         self.snapshot.take_if(|file| file.check_signatures(root).is_err());
@@ -204,7 +239,7 @@ impl TrustedSet {
         self.root.check_expiry(now)?;
         let new = File::<Timestamp>::parse(bytes)?;
         new.check_signatures(&self.root.document)?;
-        let subject = Subject::Role(Role::Timestamp);
+        let subject = Subject::from(Role::Timestamp);
         if let Some(old) = &self.timestamp {
             let (known, offered) = (old.document.version, new.document.version);
             if offered < known {
@@ -218,14 +253,14 @@ impl TrustedSet {
             check_no_rollback(subject.clone(), &old.document.meta, &new.document.meta)?;
         }
         if let Some(MetaFile { length: Some(found), .. }) = new.document.meta.get(SNAPSHOT_FILE) {
-            check_stated_length(Role::Snapshot, *found)?;
+            check_stated_length(Role::Snapshot.into(), *found)?;
         }
         new.check_expiry(now)?;
         let mut outputs = Vec::new();
         self.floor = self.floor.max(new.document.issued.unwrap_or(Time::UNIX_EPOCH));
         outputs.extend(self.floor_output());
         outputs.push(persist(&new));
-        self.timestamp = Some(new);
+        self.timestamp = Some(Arc::new(new));
         self.after_timestamp(now);
         Ok(outputs)
     }
@@ -236,30 +271,30 @@ impl TrustedSet {
         check_content(bytes, listed, Role::Snapshot.into())?;
         let new = File::<Snapshot>::parse(bytes)?;
         new.check_signatures(&self.root.document)?;
-        check_version(Role::Snapshot, listed.version, new.document.version)?;
+        check_version(Role::Snapshot.into(), listed.version, new.document.version)?;
         if let Some(old) = &self.snapshot {
             check_no_rollback(Role::Snapshot.into(), &old.document.meta, &new.document.meta)?;
         }
         if let Some(MetaFile { length: Some(found), .. }) = new.document.meta.get(TARGETS_FILE) {
-            check_stated_length(Role::Targets, *found)?;
+            check_stated_length(Role::Targets.into(), *found)?;
         }
         new.check_expiry(now)?;
         let outputs = vec![persist(&new)];
-        self.snapshot = Some(new);
+        self.snapshot = Some(Arc::new(new));
         self.after_snapshot(now);
         Ok(outputs)
     }
 
-    /// Section 5.6, without delegations.
+    /// Section 5.6.
     fn feed_targets(&mut self, bytes: &[u8], now: Time) -> Result<Vec<Output>, Error> {
         let listed = self.listed_targets().ok_or(Error::Idle)?;
         check_content(bytes, listed, Role::Targets.into())?;
         let new = File::<Targets>::parse(bytes)?;
         new.check_signatures(&self.root.document)?;
-        check_version(Role::Targets, listed.version, new.document.version)?;
+        check_version(Role::Targets.into(), listed.version, new.document.version)?;
         new.check_expiry(now)?;
         let outputs = vec![persist(&new)];
-        self.targets = Some(new);
+        self.targets = Some(Arc::new(new));
         self.finish();
         Ok(outputs)
     }
@@ -304,18 +339,18 @@ impl TrustedSet {
 }
 
 fn persist<D: Document>(file: &File<D>) -> Output {
-    Output::Persist { role: D::ROLE, bytes: file.bytes.clone() }
+    Output::Persist { role: D::ROLE.into(), bytes: file.bytes.clone() }
 }
 
-fn check_version(role: Role, expected: u64, found: u64) -> Result<(), Error> {
-    if expected == found { Ok(()) } else { Err(Error::Version { subject: role.into(), expected, found }) }
+fn check_version(subject: Subject, expected: u64, found: u64) -> Result<(), Error> {
+    if expected == found { Ok(()) } else { Err(Error::Version { subject, expected, found }) }
 }
 
-fn check_stated_length(role: Role, found: u64) -> Result<(), Error> {
+fn check_stated_length(subject: Subject, found: u64) -> Result<(), Error> {
     if found <= MAX_STATED_BYTES {
         return Ok(());
     }
-    Err(Error::Length { subject: role.into(), allowed: MAX_STATED_BYTES, found })
+    Err(Error::Length { subject, allowed: MAX_STATED_BYTES, found })
 }
 
 type Meta = std::collections::BTreeMap<String, MetaFile>;

@@ -1,5 +1,8 @@
 //! The start: which of the stored files can still be trusted.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use jiff::Timestamp as Time;
 
 use super::{Step, Stored, TrustedSet};
@@ -36,10 +39,11 @@ impl TrustedSet {
             Ok(None) | Err(_) => {}
         }
         let set = Self {
-            timestamp: timestamp.ok().flatten(),
-            snapshot: load_signed(stored.snapshot.as_deref(), &root.document, &mut dropped).ok().flatten(),
-            targets: load_signed(stored.targets.as_deref(), &root.document, &mut dropped).ok().flatten(),
-            root,
+            timestamp: timestamp.ok().flatten().map(Arc::new),
+            snapshot: load_signed(stored.snapshot.as_deref(), &root.document, &mut dropped).ok().flatten().map(Arc::new),
+            targets: load_signed(stored.targets.as_deref(), &root.document, &mut dropped).ok().flatten().map(Arc::new),
+            found: BTreeMap::new(),
+            root: Arc::new(root),
             floor,
             stored_floor,
             step: Step::Idle,

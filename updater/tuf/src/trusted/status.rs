@@ -2,8 +2,8 @@
 
 use jiff::Timestamp as Time;
 
-use super::TrustedSet;
-use crate::document::{Role, Root, Target};
+use super::{TrustedSet, search};
+use crate::document::{Role, RoleName, Root, Target};
 use crate::error::{Error, Subject};
 
 impl TrustedSet {
@@ -12,12 +12,22 @@ impl TrustedSet {
         self.refreshed
     }
 
-    /// What is signed about a target. The targets may have expired since: see [`Self::targets_expired`].
+    /// What is signed about a target: by the top-level targets role, or by a delegated one if a search since the
+    /// last refresh found it. The targets may have expired since: see [`Self::targets_expired`].
     pub fn target(&self, name: &str) -> Option<&Target> {
-        if crate::is_target_name(name) { self.targets.as_ref()?.document.targets.get(name) } else { None }
+        if !crate::is_target_name(name) {
+            return None;
+        }
+        self.targets.as_ref()?.document.targets.get(name).or_else(|| self.found.get(name))
     }
 
-    /// The names and contents of all targets that can be asked for.
+    /// Whether the snapshot lists a delegated role: the stored file of one that it does not can be removed.
+    pub fn lists(&self, role: &RoleName) -> bool {
+        let file = format!("{}.json", search::listed_name(role));
+        self.snapshot.as_ref().is_some_and(|snapshot| snapshot.document.meta.contains_key(&file))
+    }
+
+    /// The names and contents of all targets of the top-level role that can be asked for.
     pub fn targets(&self) -> impl Iterator<Item = (&str, &Target)> {
         let targets = self.targets.iter().flat_map(|file| &file.document.targets);
         targets.map(|(name, target)| (name.as_str(), target)).filter(|(name, _)| crate::is_target_name(name))

@@ -307,14 +307,6 @@ fn targets_with_unsafe_names_are_not_found() {
 }
 
 #[test]
-fn delegations_are_accepted_and_not_followed() {
-    let mut repository = Repository::new();
-    repository.targets["delegations"] = json!({"keys": {}, "roles": [{"name": "partner", "paths": ["*"]}]});
-    repository.publish();
-    assert_eq!(Client::refreshed(&repository).set.target("partner/x"), None);
-}
-
-#[test]
 fn nothing_is_taken_before_a_refresh_begins_or_after_it_ends() {
     let repository = Repository::new();
     let mut client = Client::new(&repository);

@@ -4,6 +4,7 @@
 
 mod chain;
 mod damage;
+mod delegations;
 mod keys;
 mod load;
 mod nonsense;

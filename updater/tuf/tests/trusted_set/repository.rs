@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use vigil_tuf::canonical::Json;
 use vigil_tuf::document::{Hashes, Key};
-use vigil_tuf::{Error, Fetched, Output, Role, Stored, TrustedSet};
+use vigil_tuf::{Error, Fetched, Output, Role, RoleName, Search, Source, Stored, Target, TrustedSet};
 
 pub(crate) fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -36,6 +36,8 @@ pub(crate) struct Repository {
     pub(crate) timestamp: Value,
     pub(crate) snapshot: Value,
     pub(crate) targets: Value,
+    /// By role: what is signed, and the seeds of the keys that sign it.
+    pub(crate) delegated: BTreeMap<String, (Value, Vec<u8>)>,
     pub(crate) signers: BTreeMap<Role, Vec<u8>>,
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     /// Whether to state lengths and hashes of metadata.
@@ -60,8 +62,8 @@ impl Repository {
         let mut targets = common("targets");
         targets["targets"] = json!({});
         let signers = Role::ALL.into_iter().zip([vec![1], vec![2], vec![3], vec![4]]).collect();
-        let files = BTreeMap::new();
-        let mut new = Self { root, timestamp, snapshot, targets, signers, files, hashes: true };
+        let (delegated, files) = (BTreeMap::new(), BTreeMap::new());
+        let mut new = Self { root, timestamp, snapshot, targets, delegated, signers, files, hashes: true };
         for seed in 1..=4 {
             new.add_key(seed);
         }
@@ -99,6 +101,31 @@ impl Repository {
             json!({"length": bytes.len(), "hashes": Hashes::sha256_of(bytes), "custom": {"n": 1}});
     }
 
+    /// Makes a role that `parent` (or the top-level targets) delegates to, signed by the key of `seed`. `how` has
+    /// `paths` or `path_hash_prefixes`, and may have anything else.
+    pub(crate) fn delegate(&mut self, parent: Option<&str>, name: &str, seed: u8, how: Value) {
+        let signed = json!({"_type": "targets", "spec_version": "1.0.31", "version": 1, "expires": EXPIRES, "targets": {}});
+        self.delegated.entry(name.to_owned()).or_insert((signed, vec![seed]));
+        let mut role = json!({"name": name, "keyids": [key_id(seed)], "threshold": 1, "terminating": false});
+        for (field, value) in how.as_object().unwrap() {
+            role[field] = value.clone();
+        }
+        let parent = match parent {
+            Some(parent) => &mut self.delegated.get_mut(parent).unwrap().0,
+            None => &mut self.targets,
+        };
+        if parent.get("delegations").is_none() {
+            parent["delegations"] = json!({"keys": {}, "roles": []});
+        }
+        parent["delegations"]["keys"][key_id(seed)] = json!(Key::from_ed25519(&key(seed).verifying_key()));
+        parent["delegations"]["roles"].as_array_mut().unwrap().push(role);
+    }
+
+    pub(crate) fn add_delegated_target(&mut self, role: &str, name: &str, bytes: &[u8]) {
+        self.delegated.get_mut(role).unwrap().0["targets"][name] =
+            json!({"length": bytes.len(), "hashes": Hashes::sha256_of(bytes)});
+    }
+
     pub(crate) fn bump(&mut self, role: Role) {
         let signed = self.signed(role);
         signed["version"] = json!(signed["version"].as_u64().unwrap() + 1);
@@ -128,6 +155,13 @@ impl Repository {
 
     /// Serves targets, snapshot and timestamp, each listing the one before.
     pub(crate) fn publish(&mut self) {
+        for (name, (signed, seeds)) in &self.delegated {
+            let bytes = sign(signed, seeds);
+            let stem = RoleName::Delegated(name.clone()).file_stem();
+            self.snapshot["meta"][format!("{name}.json")] = self.listed(signed, &bytes);
+            self.files.insert(format!("{}.{stem}.json", signed["version"]), bytes.clone());
+            self.files.insert(format!("{stem}.json"), bytes);
+        }
         let targets = self.serve(Role::Targets);
         self.snapshot["meta"]["targets.json"] = self.listed(&self.targets, &targets);
         let snapshot = self.serve(Role::Snapshot);
@@ -165,6 +199,7 @@ pub(crate) fn sign(signed: &Value, seeds: &[u8]) -> Vec<u8> {
 pub(crate) struct Client {
     pub(crate) set: TrustedSet,
     pub(crate) stored: Stored,
+    pub(crate) delegated: BTreeMap<String, Vec<u8>>,
     pub(crate) image_root: Vec<u8>,
     pub(crate) requests: Vec<String>,
 }
@@ -174,7 +209,7 @@ impl Client {
         let image_root = repository.files["1.root.json"].clone();
         let (set, dropped) = TrustedSet::load(&image_root, Stored::default()).unwrap();
         assert_eq!(dropped, Vec::<String>::new());
-        Self { set, stored: Stored::default(), image_root, requests: Vec::new() }
+        Self { set, stored: Stored::default(), delegated: BTreeMap::new(), image_root, requests: Vec::new() }
     }
 
     /// A client that has the whole of `repository`.
@@ -192,24 +227,55 @@ impl Client {
     }
 
     pub(crate) fn refresh(&mut self, repository: &Repository, now: Timestamp) -> Result<(), Error> {
-        self.requests.clear();
         self.set.begin_refresh();
+        self.bring(repository, now)?;
+        assert!(self.set.is_refreshed());
+        Ok(())
+    }
+
+    /// Looks for a target after a refresh.
+    pub(crate) fn search(&mut self, repository: &Repository, target: &str) -> Result<Option<Target>, Error> {
+        self.search_at(repository, target, now())
+    }
+
+    pub(crate) fn search_at(
+        &mut self,
+        repository: &Repository,
+        target: &str,
+        now: Timestamp,
+    ) -> Result<Option<Target>, Error> {
+        self.set.begin_search(target, Search::Online)?;
+        self.bring(repository, now)?;
+        Ok(self.set.target(target).cloned())
+    }
+
+    /// Brings what is asked for; only what the repository is asked for is noted.
+    pub(crate) fn bring(&mut self, repository: &Repository, now: Timestamp) -> Result<(), Error> {
+        self.requests.clear();
         while let Some(request) = self.set.next_request() {
-            self.requests.push(request.path.clone());
-            let file = repository.files.get(&request.path);
+            let file = match request.source {
+                Source::Repository => {
+                    self.requests.push(request.path.clone());
+                    repository.files.get(&request.path)
+                }
+                Source::Store => self.delegated.get(&request.path),
+            };
             let fetched = file.map_or(Fetched::Missing, |bytes| Fetched::Bytes(bytes));
             for output in self.set.feed(fetched, now)? {
                 self.store(output);
             }
         }
-        assert!(self.set.is_refreshed());
         Ok(())
     }
 
     pub(crate) fn store(&mut self, output: Output) {
         match output {
-            Output::Persist { role, bytes } => *self.slot(role) = Some(bytes),
-            Output::Forget { role } => *self.slot(role) = None,
+            Output::Persist { role: RoleName::Top(role), bytes } => *self.slot(role) = Some(bytes),
+            Output::Persist { role, bytes } => {
+                self.delegated.insert(format!("{}.json", role.file_stem()), bytes);
+            }
+            Output::Forget { role: RoleName::Top(role) } => *self.slot(role) = None,
+            Output::Forget { role } => drop(self.delegated.remove(&format!("{}.json", role.file_stem()))),
             Output::TimeFloor(floor) => self.stored.time_floor = Some(floor),
         }
     }
