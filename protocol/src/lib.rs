@@ -16,3 +16,4 @@ pub mod replay;
 pub mod schema;
 pub mod state;
 pub mod topic;
+pub mod trusted;

@@ -18,3 +18,19 @@ pub const SIGNATURES: usize = 16;
 pub const COMMAND_LIFETIME_SECONDS: i64 = 7 * 24 * 3600;
 /// How far in the future a command's issue time may lie by the device's clock, in seconds.
 pub const COMMAND_SKEW_SECONDS: i64 = 300;
+/// A partner profile's bytes at most.
+pub const PARTNER_BYTES: usize = 16 * 1024;
+/// Endpoints of one partner at most: each costs time in a network test.
+pub const ENDPOINTS: usize = 32;
+/// Partner profiles that a device follows at most.
+pub const PARTNERS: usize = 16;
+/// Bytes of the list of remedies at most.
+pub const REMEDIES_BYTES: usize = 256 * 1024;
+/// Remedies in the list at most.
+pub const REMEDIES: usize = 1_000;
+/// Bytes of the list of entitlement keys at most.
+pub const ENTITLEMENT_KEYS_BYTES: usize = 32 * 1024;
+/// Keys in that list at most.
+pub const ENTITLEMENT_KEYS: usize = 64;
+/// An entitlement envelope's bytes at most.
+pub const ENTITLEMENT_BYTES: usize = 16 * 1024;

@@ -6,13 +6,13 @@ use std::fmt;
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp as Time;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256, Sha512};
 
 pub use crate::delegation::{DelegatedRole, Delegations, SuccinctRoles};
 pub use crate::key::Key;
+use crate::target::encoded;
 
 /// The name under which a timestamp lists the snapshot.
 pub const SNAPSHOT_FILE: &str = "snapshot.json";
@@ -34,13 +34,10 @@ impl RoleName {
     pub fn file_stem(&self) -> String {
         match self {
             Self::Top(role) => role.name().to_owned(),
-            Self::Delegated(name) => utf8_percent_encode(name, ENCODED).to_string(),
+            Self::Delegated(name) => encoded(name),
         }
     }
 }
-
-const ENCODED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl fmt::Display for RoleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,7 +16,7 @@ mod trusted;
 
 pub use document::{Role, RoleName, Target};
 pub use error::{Error, Subject};
-pub use target::{is_target_name, target_path};
+pub use target::{encoded, encoded_path, is_target_name, target_path};
 pub use key::Verifier;
 pub use trusted::{Fetched, Output, Request, Search, Source, Stored, TrustedSet};
 

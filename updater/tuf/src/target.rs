@@ -1,7 +1,22 @@
 //! Names of targets, and where their files are.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use crate::MAX_TARGET_NAME_BYTES;
 use crate::document::Target;
+
+/// All but what RFC 3986 calls unreserved.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A name as one part of a URL or as a file name: percent-encoded, `/` too.
+pub fn encoded(name: &str) -> String {
+    utf8_percent_encode(name, ENCODED).to_string()
+}
+
+/// A path as a URL has it: percent-encoded, but for `/`.
+pub fn encoded_path(path: &str) -> String {
+    path.split('/').map(encoded).collect::<Vec<_>>().join("/")
+}
 
 /// Whether a name is safe as a relative path on a server and on a disk.
 pub fn is_target_name(name: &str) -> bool {

@@ -51,7 +51,7 @@ pub struct Request {
     /// Where it is.
     pub source: Source,
     /// Relative to the base of the metadata (`2.root.json`, `timestamp.json`), or the file's name in the store
-    /// (`products.json`). Names of delegated roles are percent-encoded, for a web server once more: see
+    /// (`products.json`). Names of delegated roles are percent-encoded, as a URL has them: see
     /// [`RoleName::file_stem`].
     pub path: String,
     /// Bytes after which to stop reading.
