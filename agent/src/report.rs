@@ -5,8 +5,12 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use vigil_protocol::state::{Message, Progress, ReleaseName, SlotState, Update, UpdateFailure};
-use vigil_wire::{ReleaseId, State, UpdateStatus};
+use vigil_protocol::operators::Operators;
+use vigil_protocol::state::{
+    Incident, Message, Progress, ReleaseName, Severity, SlotState, Update, UpdateFailure,
+};
+use vigil_protocol::topic::IncidentId;
+use vigil_wire::{ReleaseId, State, TrustStatus, UpdateStatus};
 
 use crate::store::{Loaded, Store};
 
@@ -124,6 +128,44 @@ pub fn update_state(status: Option<&UpdateStatus>) -> Update {
     }
 }
 
+/// What is wrong with what the device trusts, by the updater's reckoning of the time. Since when is a matter of what
+/// was signed, so that a restart does not make an incident anew.
+pub fn incidents(trust: Option<&TrustStatus>, operators: Option<&Operators>) -> Vec<Incident> {
+    let Some(trust) = trust else { return Vec::new() };
+    let incident = |id: IncidentId, title: &str, detail: &str, opened_at: Timestamp| Incident {
+        id: id.name().to_owned(),
+        state: "open".to_owned(),
+        severity: Severity::Major,
+        component: "trust".to_owned(),
+        title: title.to_owned(),
+        detail: detail.to_owned(),
+        opened_at,
+    };
+    let mut open = Vec::new();
+    if let Some(list) = operators.filter(|_| trust.operators_expired) {
+        let detail = "Every command but those of the scope 'observe' is refused. Publish the list anew: \
+                      vigil-publish operators set";
+        open.push(incident(
+            IncidentId::OperatorsExpired,
+            "The list of operators has expired",
+            detail,
+            list.expires,
+        ));
+    }
+    if let Some(fresh_until) = trust.fresh_until.filter(|_| trust.frozen) {
+        let detail = "Nothing newer than this has reached the device: the repository is not tended (vigil-publish \
+                      timestamp), cannot be reached, or somebody withholds what is newer. Nothing is installed.";
+        let since = Timestamp::from_second(fresh_until).unwrap_or(Timestamp::UNIX_EPOCH);
+        open.push(incident(
+            IncidentId::RepositoryFrozen,
+            "The repository's timestamp has expired",
+            detail,
+            since,
+        ));
+    }
+    open
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +189,25 @@ mod tests {
         std::fs::write(directory.path().join("session.json"), "{").unwrap();
         let (mut numbers, finding) = open();
         assert!(finding.is_some() && numbers.take() > last);
+    }
+
+    #[test]
+    fn an_expired_list_and_a_frozen_repository_are_incidents_since_they_expired() {
+        let list = Operators {
+            v: 1,
+            tenant: "acme".to_owned(),
+            expires: "2026-06-01T00:00:00Z".parse().unwrap(),
+            operators: Vec::new(),
+        };
+        let mut trust = TrustStatus { fresh_until: Some(1_780_000_000), ..TrustStatus::default() };
+        assert_eq!(incidents(Some(&trust), Some(&list)), []);
+        assert_eq!(incidents(None, Some(&list)), []);
+        trust.operators_expired = true;
+        trust.frozen = true;
+        let open = incidents(Some(&trust), Some(&list));
+        let ids: Vec<_> =
+            open.iter().map(|incident| (incident.id.as_str(), incident.opened_at.as_second())).collect();
+        assert_eq!(ids, [("operators-expired", 1_780_272_000), ("repository-frozen", 1_780_000_000)]);
     }
 
     #[test]

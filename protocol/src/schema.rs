@@ -5,7 +5,7 @@ use schemars::{JsonSchema, Schema, schema_for};
 use crate::command::CommandResult;
 use crate::diagnosis::Diagnosis;
 use crate::envelope::Envelope;
-use crate::state::{Config, Digest, Health, Inventory, Message, Presence, Update};
+use crate::state::{Config, Digest, Health, Incident, Inventory, Message, Presence, Update};
 
 /// A schema and the messages it describes.
 pub struct Entry {
@@ -23,6 +23,7 @@ pub fn all() -> Vec<Entry> {
         entry::<Message<Health>>("health"),
         entry::<Message<Update>>("update"),
         entry::<Message<Config>>("config"),
+        entry::<Message<Incident>>("incident"),
         entry::<Envelope>("envelope"),
         entry::<Digest>("digest-payload"),
         entry::<crate::command::Command>("command-payload"),
@@ -40,6 +41,7 @@ pub fn schema_of_topic(rest: &str) -> Option<&'static str> {
         ["update"] => Some("update"),
         ["config"] => Some("config"),
         ["digest" | "command"] => Some("envelope"),
+        ["incident", _] => Some("incident"),
         ["result", _] => Some("result"),
         ["diagnosis", _] => Some("diagnosis"),
         _ => None,

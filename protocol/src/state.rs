@@ -277,6 +277,41 @@ pub struct Config {
     pub effective: Value,
 }
 
+/// How bad an incident is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Something is impaired, the room works.
+    Minor,
+    /// The room, or the care for it, is impaired.
+    Major,
+    /// The room does not work.
+    Critical,
+}
+
+/// `incident/{id}`: one incident. When it is closed, an empty message takes its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Incident {
+    /// As in the topic.
+    pub id: String,
+    /// `open`
+    pub state: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What part of the device: `trust`.
+    pub component: String,
+    /// In a line, for a person.
+    pub title: String,
+    /// What it means and what to do.
+    pub detail: String,
+    /// Since when.
+    pub opened_at: Timestamp,
+}
+
 /// The payload of the envelope on `digest`: one signature that authenticates, heals and witnesses all state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

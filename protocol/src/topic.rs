@@ -37,16 +37,48 @@ pub enum StateTopic {
     Update,
     /// The effective configuration, secrets left out.
     Config,
+    /// One incident and its whole life; an empty tombstone when it is closed.
+    Incident(IncidentId),
     /// The signed digest over all of the above.
     Digest,
 }
 
+/// The incidents that a device can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IncidentId {
+    /// The operators list has expired or was withdrawn: only `observe` is allowed, or nothing.
+    OperatorsExpired,
+    /// The repository's timestamp has expired: somebody withholds what is newer, or nobody tends it.
+    RepositoryFrozen,
+}
+
+impl IncidentId {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::OperatorsExpired, Self::RepositoryFrozen];
+
+    /// Its id.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OperatorsExpired => "operators-expired",
+            Self::RepositoryFrozen => "repository-frozen",
+        }
+    }
+}
+
 impl StateTopic {
     /// All of them, in the order in which they are published after connecting.
-    pub const ALL: [Self; 6] =
-        [Self::Presence, Self::Inventory, Self::Health, Self::Update, Self::Config, Self::Digest];
+    pub const ALL: [Self; 8] = [
+        Self::Presence,
+        Self::Inventory,
+        Self::Health,
+        Self::Update,
+        Self::Config,
+        Self::Incident(IncidentId::OperatorsExpired),
+        Self::Incident(IncidentId::RepositoryFrozen),
+        Self::Digest,
+    ];
 
-    /// The last level of the topic.
+    /// What follows the device in the topic.
     pub fn level(self) -> &'static str {
         match self {
             Self::Presence => "presence",
@@ -54,6 +86,8 @@ impl StateTopic {
             Self::Health => "health",
             Self::Update => "update",
             Self::Config => "config",
+            Self::Incident(IncidentId::OperatorsExpired) => "incident/operators-expired",
+            Self::Incident(IncidentId::RepositoryFrozen) => "incident/repository-frozen",
             Self::Digest => "digest",
         }
     }

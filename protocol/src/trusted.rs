@@ -7,7 +7,9 @@ mod remedies;
 
 use serde::de::DeserializeOwned;
 
-pub use entitlement::{ENTITLEMENT_TYPE, Entitlement, EntitlementError, EntitlementKey, EntitlementKeys, Level, Service, verify};
+pub use entitlement::{
+    ENTITLEMENT_TYPE, Entitlement, EntitlementError, EntitlementKey, EntitlementKeys, Level, Service, verify,
+};
 pub use partner::{Endpoint, PartnerProfile};
 pub use remedies::{Remedies, Remedy};
 
@@ -97,7 +99,9 @@ impl TargetKind {
                 same("partner", name, &profile.name)
             }
             Self::Remedies => Remedies::parse(bytes).map(drop).map_err(|error| error.to_string()),
-            Self::EntitlementKeys => EntitlementKeys::parse(bytes).map(drop).map_err(|error| error.to_string()),
+            Self::EntitlementKeys => {
+                EntitlementKeys::parse(bytes).map(drop).map_err(|error| error.to_string())
+            }
             Self::Release | Self::Other => Ok(()),
         }
     }
@@ -150,7 +154,9 @@ mod tests {
         assert_eq!(TargetKind::of("remedies.json"), TargetKind::Remedies);
         assert_eq!(TargetKind::of("entitlements.json"), TargetKind::EntitlementKeys);
         assert_eq!(TargetKind::of("releases/bar/1.0.0.json"), TargetKind::Release);
-        for name in ["", "operators/.json", "operators/a/b.json", "partners/../x.json", "remedies", "x/remedies.json"] {
+        for name in
+            ["", "operators/.json", "operators/a/b.json", "partners/../x.json", "remedies", "x/remedies.json"]
+        {
             assert_eq!(TargetKind::of(name), TargetKind::Other, "{name}");
         }
     }
@@ -160,7 +166,8 @@ mod tests {
         let list = br#"{"v":1,"tenant":"acme","expires":"2027-01-01T00:00:00Z","operators":[]}"#;
         assert!(TargetKind::of("operators/acme.json").check(list).is_ok());
         assert!(TargetKind::of("operators/other.json").check(list).is_err());
-        let profile = br#"{"v":1,"name":"meet","title":"Meet","endpoints":[{"name":"web","host":"meet.example"}]}"#;
+        let profile =
+            br#"{"v":1,"name":"meet","title":"Meet","endpoints":[{"name":"web","host":"meet.example"}]}"#;
         assert!(TargetKind::of("partners/meet.json").check(profile).is_ok());
         assert!(TargetKind::of("partners/zoom.json").check(profile).is_err());
     }

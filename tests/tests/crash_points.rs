@@ -3,8 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -17,6 +18,8 @@ use vigil_tests::vendor::Vendor;
 
 const SETTLED: [&str; 3] = ["confirmed", "rolled_back", "failed"];
 const LIMIT: Duration = Duration::from_secs(60);
+/// Devices at a time.
+const DEVICES: usize = 4;
 
 /// A release and what becomes of it.
 struct Case {
@@ -142,43 +145,75 @@ fn state(status: &Value) -> &str {
     status.pointer("/update/state").and_then(Value::as_str).unwrap_or_default()
 }
 
-#[test]
-fn an_abort_at_any_durable_write_of_an_update_leaves_a_verified_slot_and_the_next_start_converges() {
-    let world = World::new();
-    let daemons = [(Daemon::Vigild, "vigild"), (Daemon::Updaterd, "vigil-updaterd")];
-    let mut hit = BTreeSet::new();
-    for case in &CASES {
-        let traces = daemons.map(|(daemon, name)| {
-            (daemon, world.directory.path().join(format!("{}-{name}.trace", case.name)))
-        });
-        let plan = traces.iter().map(|(daemon, path)| trace(*daemon, path)).collect();
-        let mut device = world.device(&format!("{}-traced", case.name), case, plan);
-        let status = world.update(&mut device, case.version);
-        assert_eq!(state(&status), case.ends, "{}", logs(&device));
-        device.power_off();
+/// One point to abort at.
+struct Job<'c> {
+    case: &'c Case,
+    daemon: Daemon,
+    name: &'static str,
+    point: String,
+    number: usize,
+}
 
-        for ((daemon, name), (_, path)) in daemons.into_iter().zip(&traces) {
-            let points: BTreeSet<String> =
-                std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect();
-            assert!(points.len() > 8, "{name}: {points:?}");
-            for point in points {
-                // What both releases pass is hit once.
-                if !hit.insert(format!("{name} {point}")) {
-                    continue;
-                }
-                let began = Instant::now();
-                let plan = (daemon, "VIGIL_CRASH_AT".to_owned(), point.clone());
-                let mut device = world.device(&format!("device-{}", hit.len()), case, vec![plan]);
-                let status = world.update(&mut device, case.version);
-                assert!(device.options.environment.is_empty(), "{name}: {point} was never passed");
-                assert_eq!(state(&status), case.ends, "{name} at {point}: {status}\n{}", logs(&device));
-                device.power_off();
-                let slot = device.next_boot_is_one_of(&world.hashes).unwrap();
-                assert_eq!(slot, case.runs, "{name} at {point}");
-                println!("{name:<15} {point:<32} {} in {:.1} s", case.ends, began.elapsed().as_secs_f32());
-                std::fs::remove_dir_all(&device.disk).unwrap();
+impl Job<'_> {
+    fn run(&self, world: &World) {
+        let Self { case, name, point, .. } = self;
+        let began = Instant::now();
+        let plan = (self.daemon, "VIGIL_CRASH_AT".to_owned(), point.clone());
+        let mut device = world.device(&format!("device-{}", self.number), case, vec![plan]);
+        let status = world.update(&mut device, case.version);
+        assert!(device.options.environment.is_empty(), "{name}: {point} was never passed");
+        assert_eq!(state(&status), case.ends, "{name} at {point}: {status}\n{}", logs(&device));
+        device.power_off();
+        let slot = device.next_boot_is_one_of(&world.hashes).unwrap();
+        assert_eq!(slot, case.runs, "{name} at {point}");
+        println!("{name:<15} {point:<32} {} in {:.1} s", case.ends, began.elapsed().as_secs_f32());
+        std::fs::remove_dir_all(&device.disk).unwrap();
+    }
+}
+
+/// What one clean update of the case passes in either daemon and no case before it did.
+fn jobs<'c>(world: &World, case: &'c Case, known: &mut BTreeSet<String>) -> Vec<Job<'c>> {
+    let daemons = [(Daemon::Vigild, "vigild"), (Daemon::Updaterd, "vigil-updaterd")];
+    let traces = daemons
+        .map(|(daemon, name)| (daemon, world.directory.path().join(format!("{}-{name}.trace", case.name))));
+    let plan = traces.iter().map(|(daemon, path)| trace(*daemon, path)).collect();
+    let mut device = world.device(&format!("{}-traced", case.name), case, plan);
+    let status = world.update(&mut device, case.version);
+    assert_eq!(state(&status), case.ends, "{}", logs(&device));
+    device.power_off();
+
+    let mut jobs = Vec::new();
+    for ((daemon, name), (_, path)) in daemons.into_iter().zip(&traces) {
+        let points: BTreeSet<String> =
+            std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect();
+        assert!(points.len() > 8, "{name}: {points:?}");
+        for point in points {
+            if known.insert(format!("{name} {point}")) {
+                jobs.push(Job { case, daemon, name, point, number: known.len() });
             }
         }
     }
-    println!("{} crash points, each hit once", hit.len());
+    jobs
+}
+
+#[test]
+fn an_abort_at_any_durable_write_of_an_update_leaves_a_verified_slot_and_the_next_start_converges() {
+    let world = World::new();
+    let mut known = BTreeSet::new();
+    let jobs: VecDeque<_> = CASES.iter().flat_map(|case| jobs(&world, case, &mut known)).collect();
+    let count = jobs.len();
+    // Devices wait for one another's restarts and refreshes far more than they compute.
+    let jobs = Mutex::new(jobs);
+    std::thread::scope(|scope| {
+        for _ in 0..DEVICES {
+            scope.spawn(|| {
+                loop {
+                    let job = jobs.lock().unwrap().pop_front();
+                    let Some(job) = job else { return };
+                    job.run(&world);
+                }
+            });
+        }
+    });
+    println!("{count} crash points, each hit once");
 }

@@ -74,6 +74,9 @@ fn impossible(sections: &Sections) -> Vec<(&'static str, &'static str, &'static 
     if partners.len() > PARTNERS {
         found.push(("network", "partners", "must be at most 16"));
     }
+    if sections.network.profiles.len() > PARTNERS {
+        found.push(("network", "profiles", "must be at most 16"));
+    }
     let mut names: Vec<&str> = partners.iter().map(|partner| partner.name.as_str()).collect();
     names.sort_unstable();
     if names.windows(2).any(|pair| pair[0] == pair[1]) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
+use vigil_protocol::trusted::PartnerProfile;
 
 use super::broker::Broker;
 use super::values::{self, DAY, HOUR, MINUTE, bytes, duration, seconds};
@@ -151,13 +152,37 @@ pub struct Network {
     /// A name that must resolve; without it, the partners' hosts are resolved.
     #[serde(deserialize_with = "values::optional_host")]
     pub dns_name: Option<String>,
-    /// The services that the room needs.
+    /// Partners whose endpoints are followed in their profiles, which come from the repository.
+    #[serde(deserialize_with = "values::names")]
+    pub profiles: Vec<String>,
+    /// The services that the room needs besides.
     pub partners: Vec<Partner>,
+}
+
+impl Network {
+    /// Tests what the profiles name as well; an entry of the configuration's own stands before one of the same name.
+    pub fn add_profiles<'p>(&mut self, profiles: impl Iterator<Item = &'p PartnerProfile>) {
+        for (profile, endpoint) in
+            profiles.flat_map(|p| p.endpoints.iter().map(move |endpoint| (p, endpoint)))
+        {
+            let name = format!("{}.{}", profile.name, endpoint.name);
+            if self.partners.iter().all(|partner| partner.name != name) {
+                let (host, port, tls) = (endpoint.host.clone(), endpoint.port, endpoint.tls);
+                self.partners.push(Partner { name, host, port, tls, ca_file: None });
+            }
+        }
+    }
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Self { probe_timeout: seconds::<5>(), probe_gateway: true, dns_name: None, partners: Vec::new() }
+        Self {
+            probe_timeout: seconds::<5>(),
+            probe_gateway: true,
+            dns_name: None,
+            profiles: Vec::new(),
+            partners: Vec::new(),
+        }
     }
 }
 

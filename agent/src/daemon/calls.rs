@@ -81,7 +81,8 @@ impl Daemon {
             "operators": self.operators.as_ref().map(|list| json!({ "count": list.operators.len(), "expires": list.expires })),
             "update": update_state(self.update.as_ref()),
             "updater_confined": self.update.as_ref().map(|status| status.confined),
-            "metadata": self.update.as_ref().map(|status| &status.metadata),
+            "metadata": self.update.as_ref().map(|status| &status.trust.metadata),
+            "trust": self.update.as_ref().map(|status| &status.trust),
             "audit": { "entries": self.audit.size() },
             "last_diagnosis": self.last_diagnosis.as_ref().map(|diagnosis| json!({
                 "at": diagnosis.at, "verdict": diagnosis.verdict,
@@ -96,7 +97,8 @@ impl Daemon {
             return Err("another diagnosis is under way; try again in a moment");
         }
         self.diagnosing = true;
-        let config = self.config.clone();
+        let mut config = self.config.clone();
+        config.sections.network.add_profiles(self.profiles.values());
         let sender = self.diagnoses.clone();
         let id = id.to_owned();
         tokio::task::spawn_local(async move {

@@ -5,6 +5,7 @@ mod commands;
 mod publish;
 mod updates;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
@@ -17,8 +18,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 use vigil_protocol::diagnosis::Diagnosis;
 use vigil_protocol::operators::Operators;
-use vigil_protocol::state::{Health, PresenceStatus, TopicDigest};
-use vigil_protocol::topic::Topics;
+use vigil_protocol::state::{Health, Incident, PresenceStatus, TopicDigest};
+use vigil_protocol::topic::{IncidentId, Topics};
+use vigil_protocol::trusted::PartnerProfile;
 use vigil_wire::{Contact, UpdateStatus};
 
 use crate::audit::{Audit, Log, Outcome, origin};
@@ -78,11 +80,15 @@ struct Daemon {
     outbox: Outbox,
     commands: CommandJournal,
     operators: Option<Operators>,
+    /// Partners' profiles, by their names.
+    profiles: BTreeMap<String, PartnerProfile>,
     collectors: Collectors,
     reporter: Reporter,
     health: Option<Health>,
     update: Option<UpdateStatus>,
     update_published: Option<(Instant, vigil_protocol::state::Update)>,
+    /// What was said last of each incident.
+    incidents: BTreeMap<IncidentId, Option<Incident>>,
     /// The install command that the updater is at work on.
     following: Option<String>,
     updater_events: Store,
@@ -95,7 +101,7 @@ struct Daemon {
     reconnect_at: Option<Instant>,
     backoff: Backoff,
     nonce: String,
-    digested: Option<(Instant, std::collections::BTreeMap<String, TopicDigest>, String)>,
+    digested: Option<(Instant, BTreeMap<String, TopicDigest>, String)>,
     command_flood: Flood,
     local_flood: Flood,
     started: Instant,
@@ -211,10 +217,12 @@ impl Daemon {
             outbox: Outbox::default(),
             commands,
             operators: None,
+            profiles: BTreeMap::new(),
             collectors: Collectors::new(),
             health: None,
             update: None,
             update_published: None,
+            incidents: BTreeMap::new(),
             following: None,
             updater_events,
             last_diagnosis: None,
@@ -302,7 +310,7 @@ fn start_courier(config: &Config, events: &Store, asks: mpsc::Receiver<Ask>, new
     });
     let options = CourierOptions {
         socket: config.paths.updater_socket.clone(),
-        tenant: config.device.tenant.clone(),
+        partners: config.network.profiles.clone(),
         refresh_interval: repository.refresh_interval,
         last_event: updates::last_event(events),
         jitter: random_share(),

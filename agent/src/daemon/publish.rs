@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use vigil_protocol::limits;
 use vigil_protocol::state::{Config as ConfigState, Digest, Message, Presence, PresenceStatus};
-use vigil_protocol::topic::StateTopic;
+use vigil_protocol::topic::{IncidentId, StateTopic};
 
 use super::{Daemon, LinkState, random};
 use crate::audit::Outcome;
 use crate::link::{Connection, LinkEvent, LinkOptions, Settings, sign_digest};
-use crate::report::update_state;
+use crate::report::{incidents, update_state};
 use crate::tls::{self, ClientIdentity};
 
 /// The broker waits this long before it tells the others that we are gone.
@@ -194,6 +194,33 @@ impl Daemon {
         }
         self.update_published = Some((Instant::now(), update.clone()));
         self.publish(StateTopic::Update, update);
+    }
+
+    /// Says which incidents there are. What the broker may still keep of an earlier run is closed as well.
+    pub(super) fn publish_incidents(&mut self) {
+        let open = incidents(self.update.as_ref().map(|status| &status.trust), self.operators.as_ref());
+        for id in IncidentId::ALL {
+            let incident = open.iter().find(|incident| incident.id == id.name()).cloned();
+            if self.incidents.get(&id) == Some(&incident) {
+                continue;
+            }
+            match &incident {
+                Some(incident) => {
+                    let detail = json!({ "id": id.name(), "title": incident.title });
+                    self.record("incident.opened", "device", Outcome::Failure, detail);
+                    self.publish(StateTopic::Incident(id), incident.clone());
+                }
+                None => {
+                    if self.incidents.get(&id).is_some_and(Option::is_some) {
+                        let detail = json!({ "id": id.name() });
+                        self.record("incident.closed", "device", Outcome::Success, detail);
+                    }
+                    let seq = self.numbers.take();
+                    self.outbox.set_state(StateTopic::Incident(id), seq, Vec::new());
+                }
+            }
+            self.incidents.insert(id, incident);
+        }
     }
 
     /// Looks at the machine.

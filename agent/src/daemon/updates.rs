@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use vigil_protocol::command::{Kind, Reason, Status};
 use vigil_protocol::operators::Operators;
+use vigil_protocol::trusted::{PartnerProfile, TargetKind};
 use vigil_wire::{Event, State, UpdateStatus};
 
 use super::{AskedBy, Daemon, InstallAnswer};
@@ -37,7 +38,7 @@ impl Daemon {
                 }
                 self.publish_update();
             }
-            News::Operators(bytes) => self.on_operators(bytes.as_deref()),
+            News::Document(name, bytes) => self.on_document(&name, bytes.as_deref()),
             News::Events(events) => self.on_updater_events(&events),
             News::RefreshFailed(why) => {
                 warn!(why, "the repository's metadata was refused or could not be fetched");
@@ -53,6 +54,7 @@ impl Daemon {
         let waits_for_contact = status.state == State::Good;
         self.update = Some(status);
         self.publish_update();
+        self.publish_incidents();
         let recent = self.trial_looked.is_some_and(|at: Instant| at.elapsed() < super::TRIAL_LOOK);
         if waits_for_contact && !recent && self.start_diagnosis("trial", AskedBy::Trial).is_ok() {
             self.trial_looked = Some(Instant::now());
@@ -112,6 +114,27 @@ impl Daemon {
         }
     }
 
+    fn on_document(&mut self, name: &str, bytes: Option<&[u8]>) {
+        match TargetKind::of(name) {
+            TargetKind::Operators(tenant) if tenant == self.config.device.tenant => self.on_operators(bytes),
+            TargetKind::Partner(partner) => {
+                let profile = bytes.and_then(|bytes| {
+                    PartnerProfile::parse(bytes)
+                        .inspect_err(|error| warn!(%error, partner, "the partner's profile cannot be read"))
+                        .ok()
+                });
+                let detail =
+                    json!({ "partner": partner, "endpoints": profile.as_ref().map(|p| p.endpoints.len()) });
+                self.record("partner.changed", "vigil-updaterd", Outcome::Success, detail);
+                match profile {
+                    Some(profile) => self.profiles.insert(partner, profile),
+                    None => self.profiles.remove(&partner),
+                };
+            }
+            _ => {}
+        }
+    }
+
     fn on_operators(&mut self, bytes: Option<&[u8]>) {
         let operators = bytes.and_then(|bytes| {
             Operators::parse(bytes)
@@ -132,6 +155,7 @@ impl Daemon {
                 json!({ "operators": names }),
             );
             self.operators = operators;
+            self.publish_incidents();
         }
     }
 

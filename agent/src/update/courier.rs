@@ -1,5 +1,6 @@
 //! The courier's round: connect to `vigil-updaterd`, bring what it asks for, hand on what it says.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,8 +25,8 @@ const PROGRESS: Duration = Duration::from_millis(500);
 pub struct CourierOptions {
     /// `vigil-updaterd`'s socket.
     pub socket: PathBuf,
-    /// The tenant, whose operators list is handed on.
-    pub tenant: String,
+    /// The partners whose profiles are followed.
+    pub partners: Vec<String>,
     /// Between two refreshes.
     pub refresh_interval: Duration,
     /// The newest of the updater's events that the audit log has.
@@ -50,8 +51,8 @@ pub enum News {
     Status(Box<UpdateStatus>),
     /// It does not answer.
     Unavailable(String),
-    /// The operators list, as verified by the updater; none if there is none (any more).
-    Operators(Option<Vec<u8>>),
+    /// A document that the updater has verified, under its target name; none if it is revoked.
+    Document(String, Option<Vec<u8>>),
     /// Events for the audit log.
     Events(Vec<Event>),
     /// A refresh failed.
@@ -67,8 +68,8 @@ struct Courier {
     refresh_pending: bool,
     failures: u32,
     last_event: u64,
-    targets_version: Option<u64>,
-    had_operators: Option<bool>,
+    /// SHA-256 of the documents that were handed on, by target name.
+    documents: BTreeMap<String, String>,
     last_look: Instant,
     state: State,
 }
@@ -89,35 +90,27 @@ pub async fn run(
         refresh_at: Instant::now(),
         refresh_pending: false,
         failures: 0,
-        targets_version: None,
-        had_operators: None,
+        documents: BTreeMap::new(),
         last_look: Instant::now(),
         state: State::Idle,
     };
     let mut was_available = true;
     loop {
-        match Client::connect(&courier.options.socket).await {
+        let error = match Client::connect(&courier.options.socket).await {
             Ok(mut client) => {
                 was_available = true;
                 match courier.serve(&mut client, &mut asks).await {
                     Ok(()) => return,
-                    Err(error) => {
-                        warn!(%error, "the connection to vigil-updaterd ended");
-                        if courier.news.send(News::Unavailable(error.to_string())).await.is_err() {
-                            return;
-                        }
-                    }
+                    Err(error) => error,
                 }
             }
-            Err(error) => {
-                if was_available {
-                    warn!(%error, "no updates until vigil-updaterd answers");
-                }
-                was_available = false;
-                if courier.news.send(News::Unavailable(error.to_string())).await.is_err() {
-                    return;
-                }
-            }
+            Err(error) => error,
+        };
+        if std::mem::take(&mut was_available) {
+            warn!(%error, "no updates until vigil-updaterd answers");
+        }
+        if courier.news.send(News::Unavailable(error.to_string())).await.is_err() {
+            return;
         }
         let until = Instant::now() + RECONNECT;
         loop {
@@ -141,8 +134,8 @@ impl Courier {
         client: &mut Client,
         asks: &mut mpsc::Receiver<Ask>,
     ) -> Result<(), ClientError> {
-        self.targets_version = None;
-        self.had_operators = None;
+        let partners = self.options.partners.clone();
+        client.ask(&Request::Follow { partners }, &[]).await?;
         loop {
             if let Some(contact) = self.contact {
                 client.ask(&Request::Contact(contact), &[]).await?;
@@ -304,7 +297,7 @@ impl Courier {
         }
     }
 
-    /// Hands on how the updater stands, its new events, and a new operators list.
+    /// Hands on how the updater stands, its new events, and documents that are new or revoked.
     async fn look(&mut self, client: &mut Client) -> Result<(), ClientError> {
         self.last_look = Instant::now();
         let status = match client.ask(&Request::Status, &[]).await?.0 {
@@ -323,21 +316,37 @@ impl Courier {
             self.last_event = last.number;
             self.tell(News::Events(events)).await?;
         }
-        let version = status.metadata.get("targets").copied();
-        if self.had_operators.is_none() || version != self.targets_version {
-            let name = format!("operators/{}.json", self.options.tenant);
-            let operators = match client.ask(&Request::Target { name }, &[]).await {
-                Ok((_, bytes)) => Some(bytes),
-                Err(ClientError::Refused { .. }) => None,
-                Err(error) => return Err(error),
-            };
-            // The list comes after the targets metadata: look again until it is there.
-            self.targets_version = if operators.is_some() { version } else { None };
-            self.had_operators = Some(operators.is_some());
-            self.tell(News::Operators(operators)).await?;
+        let known: BTreeSet<_> =
+            self.documents.keys().chain(status.trust.documents.keys()).cloned().collect();
+        for name in known {
+            let sha256 = status.trust.documents.get(&name);
+            if self.documents.get(&name) != sha256 {
+                self.hand_on(client, name, sha256).await?;
+            }
         }
         self.state = status.state;
         self.tell(News::Status(status)).await
+    }
+
+    async fn hand_on(
+        &mut self,
+        client: &mut Client,
+        name: String,
+        sha256: Option<&String>,
+    ) -> Result<(), ClientError> {
+        let Some(sha256) = sha256 else {
+            self.documents.remove(&name);
+            return self.tell(News::Document(name, None)).await;
+        };
+        match client.ask(&Request::Target { name: name.clone() }, &[]).await {
+            Ok((_, bytes)) => {
+                self.documents.insert(name.clone(), sha256.clone());
+                self.tell(News::Document(name, Some(bytes))).await
+            }
+            // Revoked just now: the next look sees it.
+            Err(ClientError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn tell(&self, news: News) -> Result<(), ClientError> {

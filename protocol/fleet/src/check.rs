@@ -209,7 +209,12 @@ fn check_topic(
 ) -> Row {
     let signed_seq = signed.map(|signed| signed.seq);
     let row = |outcome, seq, note: &str| Row { seq, signed_seq, ..Row::new(topic, outcome, note) };
-    let Some(payload) = payload else {
+    // A tombstone: the broker keeps nothing, and that is what the device signed.
+    let closed = signed.is_some_and(|signed| signed.sha256 == sha256_hex(b""));
+    let Some(payload) = payload.filter(|payload| !payload.is_empty()) else {
+        if closed {
+            return row(Outcome::Ok, None, "closed");
+        }
         return row(Outcome::Missing, None, "signed by the device, but the broker does not have it");
     };
     if payload.len() > limits::PAYLOAD_BYTES {

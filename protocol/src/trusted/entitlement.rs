@@ -120,8 +120,8 @@ pub fn verify(
     now: Timestamp,
 ) -> Result<Entitlement, EntitlementError> {
     let malformed = |what: &dyn std::fmt::Display| EntitlementError::Malformed(what.to_string());
-    let envelope =
-        Envelope::parse(bytes, ENTITLEMENT_TYPE, limits::ENTITLEMENT_BYTES).map_err(|error| malformed(&error))?;
+    let envelope = Envelope::parse(bytes, ENTITLEMENT_TYPE, limits::ENTITLEMENT_BYTES)
+        .map_err(|error| malformed(&error))?;
     let may_sign: Vec<_> = keys
         .keys
         .iter()

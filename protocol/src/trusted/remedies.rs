@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn ids_are_names_and_are_there_once() {
-        let remedy = |id: &str| format!(r#"{{"id":"{id}","signals":["camera.missing"],"title":"Plug it in"}}"#);
+        let remedy =
+            |id: &str| format!(r#"{{"id":"{id}","signals":["camera.missing"],"title":"Plug it in"}}"#);
         let list = |remedies: &[String]| {
             Remedies::parse(format!(r#"{{"v":1,"remedies":[{}]}}"#, remedies.join(",")).as_bytes())
         };

@@ -94,7 +94,14 @@ impl Repository {
         let root = Root { kind, spec_version, version: 1, expires, consistent_snapshot: true, keys, roles };
         // Version 0 of these three is never published: `publish` makes it 1.
         let (kind, spec_version) = form(Role::Targets);
-        let targets = Targets { kind, spec_version, version: 0, expires: now, targets: BTreeMap::new(), delegations: None };
+        let targets = Targets {
+            kind,
+            spec_version,
+            version: 0,
+            expires: now,
+            targets: BTreeMap::new(),
+            delegations: None,
+        };
         let (kind, spec_version) = form(Role::Snapshot);
         let snapshot = Snapshot { kind, spec_version, version: 0, expires: now, meta: BTreeMap::new() };
         let (kind, spec_version) = form(Role::Timestamp);

@@ -37,7 +37,7 @@ impl Updater {
         let order =
             if let Some(envelope) = envelope {
                 let authorized = self.authorize(&envelope)?;
-                let wall = self.trust.set().effective_now(now.wall);
+                let wall = self.trust.wall(now);
                 self.engine.journal_mut().replay.admit(&authorized.command, wall).map_err(|reason| {
                     refusal(reason, "this command was used before, or is too old to tell")
                 })?;
@@ -62,7 +62,7 @@ impl Updater {
     }
 
     fn authorize(&self, envelope: &str) -> Result<Authorized, Refusal> {
-        self.authorize_at(envelope, self.trust.set().effective_now(now().wall))
+        self.authorize_at(envelope, self.trust.wall(now()))
     }
 
     /// Once more, for a command that was accepted in time. A download may outlast the command's validity, so that one

@@ -4,13 +4,14 @@
 use std::io;
 
 use sha2::{Digest, Sha256};
-use vigil_tuf::{Fetched, Role, RoleName};
+use vigil_tuf::{Fetched, Role, encoded_path};
 use vigil_wire::{Fetch, Need, Response};
 
 use super::{Updater, now};
 use crate::engine::{Event, Step, cause};
 use crate::release::{FRAME_BYTES, Index, MANIFEST_BYTES, Manifest, blob_path};
 use crate::stash::sha256_hex;
+use crate::trust::{Progress, TrustError, Wanted as Document};
 
 /// The fetch under way.
 #[derive(Default)]
@@ -33,8 +34,7 @@ type Wanted = (What, String, u64, u64, bool);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
-    Metadata(RoleName),
-    Operators,
+    Trust(Document),
     Manifest,
     Index { image: usize },
     Frames { image: usize, frame: usize },
@@ -57,16 +57,38 @@ impl Updater {
         if !self.pending.is_empty() {
             return Ok(None);
         }
+        self.trust.keep_time(now())?;
         let step = self.engine.next(now());
-        if step == Step::Refresh && self.trust.next_request().is_none() && !self.courier_wants_operators()? {
-            self.trust.begin_refresh();
+        if !self.trust.is_busy() {
+            match &step {
+                Step::Refresh => self.trust.begin_refresh(now()),
+                Step::FetchManifest { target } if self.trust.sought() != Some(target) => {
+                    let sought = self.trust.seek(target, now());
+                    self.after_trust(sought, &format!("metadata for {target}"))?;
+                }
+                _ => {}
+            }
         }
-        if let Some(request) = self.trust.next_request() {
-            let path = format!("metadata/{}", request.path);
-            return Ok(Some((What::Metadata(request.role), path, 0, request.max_len, false)));
-        }
-        if self.courier_wants_operators()? {
-            return Ok(self.target_need(What::Operators, &self.trust.operators_target(), u64::MAX));
+        match self.trust.wanted() {
+            Some(Document::Metadata(request)) => {
+                let (path, length) = (format!("metadata/{}", request.path), request.max_len);
+                return Ok(Some((What::Trust(Document::Metadata(request)), path, 0, length, false)));
+            }
+            Some(Document::Target { name, path, length }) => {
+                let url = format!("targets/{path}");
+                return Ok(Some((
+                    What::Trust(Document::Target { name, path, length }),
+                    url,
+                    0,
+                    length,
+                    true,
+                )));
+            }
+            // A search that failed leaves the question open: it is asked again after the pause.
+            None if matches!(&step, Step::FetchManifest { target } if self.trust.sought() != Some(target)) => {
+                return Ok(None);
+            }
+            None => {}
         }
         Ok(match step {
             Step::FetchManifest { target } => {
@@ -94,14 +116,9 @@ impl Updater {
         })
     }
 
-    /// After a refresh that went through, and until the list that it vouches for is here.
-    fn courier_wants_operators(&mut self) -> io::Result<bool> {
-        if self.trust.is_refreshed() { self.trust.wants_operators() } else { Ok(false) }
-    }
-
     fn target_need(&self, what: What, name: &str, limit: u64) -> Option<Wanted> {
         let length = self.trust.set().target(name)?.length;
-        let path = format!("targets/{}", self.trust.set().target_path(name)?);
+        let path = format!("targets/{}", encoded_path(&self.trust.set().target_path(name)?));
         (length <= limit).then_some((what, path, 0, length, true))
     }
 
@@ -142,52 +159,58 @@ impl Updater {
     }
 
     fn missing(&mut self, open: &Open) -> io::Result<Response> {
-        if open.what == What::Metadata(Role::Root.into()) {
-            return self.feed_metadata(open, Fetched::Missing);
+        if let What::Trust(document @ Document::Metadata(request)) = &open.what
+            && request.role == Role::Root
+        {
+            let progress = self.trust.take(document, Fetched::Missing, now());
+            return self.after_trust(progress, &open.need.path);
         }
         self.fetch_failed(open, "it is not there (404)")
     }
 
     fn fetch_failed(&mut self, open: &Open, why: &str) -> io::Result<Response> {
-        let message = format!("{}: {why}", open.need.path);
+        if let What::Trust(_) = open.what {
+            let progress = self.trust.fetch_failed(why, now());
+            return self.after_trust(progress, &open.need.path);
+        }
+        self.give_up_fetch(&open.need.path, why)
+    }
+
+    fn give_up_fetch(&mut self, path: &str, why: &str) -> io::Result<Response> {
+        let message = format!("{path}: {why}");
         self.note("fetch.failed", &message);
         self.tell(now(), Event::FetchFailed(message.clone()))?;
         Ok(refused("fetch_failed", &message))
     }
 
+    /// What follows from a step of the trusted set's round.
+    fn after_trust(&mut self, progress: Result<Progress, TrustError>, path: &str) -> io::Result<Response> {
+        for (kind, message) in self.trust.take_notes() {
+            self.note(kind, &message);
+        }
+        match progress {
+            Ok(Progress::Refreshed) => self.tell(now(), Event::Refreshed)?,
+            Ok(Progress::More | Progress::Sought) => self.tell(now(), Event::Fed)?,
+            Err(error) => {
+                if !matches!(error, TrustError::Courier(_)) {
+                    self.note("metadata.refused", &error.to_string());
+                }
+                return self.give_up_fetch(path, &error.to_string());
+            }
+        }
+        Ok(Response::Done)
+    }
+
     fn complete(&mut self, open: Open) -> io::Result<Response> {
         match open.what {
-            What::Metadata(_) => self.feed_metadata(&open, Fetched::Bytes(&open.buffer)),
-            What::Operators => match self.trust.store_operators(open.buffer.clone()) {
-                Ok(()) => {
-                    self.note("operators", "a new operators list is in force");
-                    self.refreshed()
-                }
-                Err(error) => self.fetch_failed(&open, &error.to_string()),
-            },
+            What::Trust(document) => {
+                let progress = self.trust.take(&document, Fetched::Bytes(&open.buffer), now());
+                self.after_trust(progress, &open.need.path)
+            }
             What::Manifest => self.complete_manifest(&open),
             What::Index { image } => self.complete_index(&open, image),
             What::Frames { .. } => Ok(Response::Done),
         }
-    }
-
-    fn feed_metadata(&mut self, open: &Open, fetched: Fetched<'_>) -> io::Result<Response> {
-        match self.trust.feed(fetched, now().wall) {
-            Ok(()) if self.trust.is_refreshed() => self.refreshed(),
-            Ok(()) => Ok(Response::Done),
-            Err(error) => {
-                self.note("metadata.refused", &error.to_string());
-                self.fetch_failed(open, &error.to_string())
-            }
-        }
-    }
-
-    /// The metadata is new, and so is what hangs on it: only then is the refresh worth anything to the engine.
-    fn refreshed(&mut self) -> io::Result<Response> {
-        if !self.trust.wants_operators()? {
-            self.tell(now(), Event::Refreshed)?;
-        }
-        Ok(Response::Done)
     }
 
     fn complete_manifest(&mut self, open: &Open) -> io::Result<Response> {

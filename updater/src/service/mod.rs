@@ -81,9 +81,9 @@ impl Updater {
         );
         let mut events = Events::open(&config.state)?;
         let floor = FloorFile::open(&config.state)?;
-        let (trust, dropped) = Trust::open(&config.state, &config.root, &config.device.tenant)?;
-        let journal_file = JournalFile::new(&config.state);
         let now = now();
+        let (trust, dropped) = Trust::open(&config.state, &config.root, &config.device.tenant, now)?;
+        let journal_file = JournalFile::new(&config.state);
         let journal = match journal_file.load()? {
             Found::Journal(journal) => *journal,
             Found::Damaged { aside, why } => {
@@ -196,7 +196,7 @@ impl Updater {
             progress: self.engine.progress(),
             last_failure: journal.last_failure.clone(),
             floor: self.engine.floor(),
-            metadata: self.trust.versions(),
+            trust: self.trust.status(now()),
             last_event: self.events.last(),
             confined: self.confined,
         }

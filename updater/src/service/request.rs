@@ -22,17 +22,21 @@ impl Updater {
             }
             Request::Status => Ok(Response::Status(Box::new(self.status()))),
             Request::Refresh => {
-                if self.trust.next_request().is_none() {
-                    self.trust.begin_refresh();
+                if !self.trust.is_busy() {
+                    self.trust.begin_refresh(now());
                 }
                 Ok(Response::Done)
             }
-            Request::Target { name } => match self.trust.target_bytes(&name) {
-                Some(bytes) => {
-                    let version = self.trust.set().version(vigil_tuf::Role::Targets).unwrap_or(0);
-                    return (Response::Target { version }, bytes.to_vec());
+            Request::Follow { partners } => Ok(match self.trust.follow(partners) {
+                Ok(()) => Response::Done,
+                Err(error) => refused("bad_argument", &error.to_string()),
+            }),
+            Request::Target { name } => match self.trust.document(&name) {
+                Ok(Some(bytes)) => return (Response::Target, bytes),
+                Ok(None) => {
+                    Ok(refused("no_target", "not held; refresh first, or the metadata does not list it"))
                 }
-                None => Ok(refused("no_target", "not held; refresh first, or the metadata does not list it")),
+                Err(error) => Err(error),
             },
             Request::Install { envelope, release } => Ok(match self.order(envelope, release) {
                 Ok(()) => Response::Done,

@@ -115,7 +115,10 @@ impl DelegatedRole {
     fn check(&self) -> Result<(), String> {
         check_threshold(&self.keys, &self.name)?;
         if self.paths.is_some() == self.path_hash_prefixes.is_some() {
-            return Err(format!("the delegation to {:?} has not either paths or path_hash_prefixes", self.name));
+            return Err(format!(
+                "the delegation to {:?} has not either paths or path_hash_prefixes",
+                self.name
+            ));
         }
         Ok(())
     }
@@ -203,8 +206,7 @@ mod tests {
         // SuccinctRoles([], 1, bits, "bin").get_role_for_target(name) of python-tuf 7.0.1.
         let keys = RoleKeys { keyids: Vec::new(), threshold: 1 };
         for (bits, name, bin) in BINS {
-            let bins =
-                SuccinctRoles { keys: keys.clone(), bit_length: bits, name_prefix: "bin".to_owned() };
+            let bins = SuccinctRoles { keys: keys.clone(), bit_length: bits, name_prefix: "bin".to_owned() };
             assert_eq!(bins.bin(&Sha256::digest(name.as_bytes())), bin, "{bits} {name}");
         }
     }

@@ -56,6 +56,10 @@ impl<D: Document> File<D> {
         if envelope.signatures.len() > MAX_SIGNATURES {
             return Err(format!("it has more than {MAX_SIGNATURES} signatures"));
         }
+        let mut ids = BTreeSet::new();
+        if let Some(twice) = envelope.signatures.iter().find(|signature| !ids.insert(&signature.keyid)) {
+            return Err(format!("the key {:?} is among the signatures twice", twice.keyid));
+        }
         let document = envelope.signed;
         let (kind, spec_version) = document.form();
         if kind != D::ROLE.name() {

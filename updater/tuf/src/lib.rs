@@ -16,8 +16,8 @@ mod trusted;
 
 pub use document::{Role, RoleName, Target};
 pub use error::{Error, Subject};
-pub use target::{encoded, encoded_path, is_target_name, target_path};
 pub use key::Verifier;
+pub use target::{encoded, encoded_path, is_target_name, target_path};
 pub use trusted::{Fetched, Output, Request, Search, Source, Stored, TrustedSet};
 
 /// Largest root file that is read, in bytes.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use jiff::Timestamp as Time;
 
 use crate::document::{
-    Document, MetaFile, Role, RoleName, Root, SNAPSHOT_FILE, Snapshot, TARGETS_FILE, Target, Targets, Timestamp,
+    Document, MetaFile, Role, RoleName, Root, SNAPSHOT_FILE, Snapshot, TARGETS_FILE, Target, Targets,
+    Timestamp,
 };
 use crate::error::{Error, Subject};
 use crate::file::{File, check_content, limit};
@@ -129,6 +130,11 @@ impl TrustedSet {
         self.step = Step::Root { rotations_left: MAX_ROOT_ROTATIONS };
         self.refreshed = false;
         self.found.clear();
+    }
+
+    /// Gives up the refresh or search that is under way. What was verified stays.
+    pub fn stop(&mut self) {
+        self.step = Step::Idle;
     }
 
     /// The file to fetch next; none when the refresh is done, failed or was not begun.

@@ -10,5 +10,5 @@ mod message;
 pub use frame::{BLOB_BYTES, Decoder, FrameError, HEADER_BYTES, encode};
 pub use message::{
     Contact, Event, Failure, Fetch, Need, ProgressState, ReleaseId, Request, Response, SlotStatus, State,
-    UpdateStatus, WIRE_VERSION,
+    TrustStatus, UpdateStatus, WIRE_VERSION,
 };

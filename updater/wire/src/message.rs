@@ -20,7 +20,12 @@ pub enum Request {
     Status,
     /// Begin a refresh of the trusted metadata, unless one is under way. The fetching follows through `Next`.
     Refresh,
-    /// The verified bytes of a target other than a release, such as `operators/acme.json`.
+    /// Keep the profiles of these partners, besides what every device keeps, and no others.
+    Follow {
+        /// Their names.
+        partners: Vec<String>,
+    },
+    /// The verified bytes of a document that is kept, such as `operators/acme.json`.
     Target {
         /// The target's name.
         name: String,
@@ -97,10 +102,7 @@ pub enum Response {
     /// Taken up; durable where it has to be.
     Done,
     /// To `Target`: its bytes are in the blob.
-    Target {
-        /// The version of the targets metadata that vouches for it.
-        version: u64,
-    },
+    Target,
     /// To `Next`: this should be fetched.
     Need(Need),
     /// To `Next` and `Feed`: nothing to fetch just now, ask again; work is going on.
@@ -216,12 +218,31 @@ pub struct UpdateStatus {
     pub last_failure: Option<Failure>,
     /// Releases of a lower sequence are refused.
     pub floor: u64,
-    /// The versions of the trusted metadata, by role.
-    pub metadata: BTreeMap<String, u64>,
+    /// What is trusted.
+    pub trust: TrustStatus,
     /// The number of the newest event.
     pub last_event: u64,
     /// Whether the socket filter is on that keeps this process off the network.
     pub confined: bool,
+}
+
+/// What the updater trusts, and how new it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustStatus {
+    /// The versions of the top-level metadata, by role.
+    pub metadata: BTreeMap<String, u64>,
+    /// The documents that are kept: SHA-256 in hex by target name.
+    pub documents: BTreeMap<String, String>,
+    /// When the last refresh since the start was complete, in seconds since 1970 by the updater's reckoning.
+    pub refreshed_at: Option<i64>,
+    /// When the timestamp expires, in seconds since 1970.
+    pub fresh_until: Option<i64>,
+    /// Whether it has expired: somebody withholds what is newer, or the repository is not tended.
+    pub frozen: bool,
+    /// Whether the clock is behind what signatures say the time is at least.
+    pub clock_behind: bool,
+    /// Whether the operators list has expired: only `observe` is allowed.
+    pub operators_expired: bool,
 }
 
 /// One slot.

@@ -23,7 +23,11 @@ const FLOOR_FILE: &str = "time_floor";
 
 /// Follows a TUF repository over HTTP and downloads targets from it
 #[derive(Parser)]
-#[command(name = "vigil-tuf", version, after_help = "Exit codes: 0 done, 1 failed or refused, 2 wrong usage.")]
+#[command(
+    name = "vigil-tuf",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed or refused, 2 wrong usage."
+)]
 struct Cli {
     /// The directory of the trusted metadata
     #[arg(long, value_name = "DIR")]
@@ -149,11 +153,14 @@ impl Client {
     fn bring(&mut self) -> Result<()> {
         while let Some(request) = self.set.next_request() {
             let bytes = match request.source {
-                Source::Store => vigil_durable::read_bounded(&self.store.join(&request.path), request.max_len)
-                    .with_context(|| format!("cannot read {}", request.path))?,
-                Source::Repository => {
-                    self.fetch(&format!("{}/{}", self.url.trim_end_matches('/'), request.path), request.max_len)?
+                Source::Store => {
+                    vigil_durable::read_bounded(&self.store.join(&request.path), request.max_len)
+                        .with_context(|| format!("cannot read {}", request.path))?
                 }
+                Source::Repository => self.fetch(
+                    &format!("{}/{}", self.url.trim_end_matches('/'), request.path),
+                    request.max_len,
+                )?,
             };
             let fetched = bytes.as_deref().map_or(Fetched::Missing, Fetched::Bytes);
             for output in self.set.feed(fetched, Timestamp::now())? {

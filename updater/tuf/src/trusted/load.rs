@@ -40,8 +40,14 @@ impl TrustedSet {
         }
         let set = Self {
             timestamp: timestamp.ok().flatten().map(Arc::new),
-            snapshot: load_signed(stored.snapshot.as_deref(), &root.document, &mut dropped).ok().flatten().map(Arc::new),
-            targets: load_signed(stored.targets.as_deref(), &root.document, &mut dropped).ok().flatten().map(Arc::new),
+            snapshot: load_signed(stored.snapshot.as_deref(), &root.document, &mut dropped)
+                .ok()
+                .flatten()
+                .map(Arc::new),
+            targets: load_signed(stored.targets.as_deref(), &root.document, &mut dropped)
+                .ok()
+                .flatten()
+                .map(Arc::new),
             found: BTreeMap::new(),
             root: Arc::new(root),
             floor,

@@ -65,7 +65,13 @@ impl TrustedSet {
             None => format!("{stem}.json"),
         };
         let may_be_missing = walk.source == Source::Store;
-        Some(Request { role, source: walk.source, path, max_len: limit(listed, MAX_TARGETS_BYTES), may_be_missing })
+        Some(Request {
+            role,
+            source: walk.source,
+            path,
+            max_len: limit(listed, MAX_TARGETS_BYTES),
+            may_be_missing,
+        })
     }
 
     pub(super) fn feed_search(
