@@ -486,6 +486,7 @@ fn bytes_for_another_need_or_another_place_are_refused() -> anyhow::Result<()> {
     assert_eq!(Courier::code(&courier.ask_with(&stale, b"x")?), "stale_need");
     let elsewhere = Request::Feed { need: need.need, offset: 5, fetch: Fetch::Last };
     assert_eq!(Courier::code(&courier.ask_with(&elsewhere, b"x")?), "fetch_failed");
+    courier.ask(&Request::Refresh)?;
     let Response::Need(need) = courier.ask(&Request::Next)? else { bail!("nothing to fetch") };
     let endless = Request::Feed { need: need.need, offset: 0, fetch: Fetch::More };
     let mut sent = 0;
