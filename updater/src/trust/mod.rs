@@ -444,3 +444,6 @@ fn judge(set: &TrustedSet, kept: &BTreeMap<String, String>, name: &str) -> Resul
         .ok_or_else(|| TrustError::Content(name.to_owned(), "its SHA-256 is not listed".to_owned()))?;
     Ok(kept.get(name).map(String::as_str) != Some(sha256))
 }
+
+#[cfg(test)]
+mod tests;
