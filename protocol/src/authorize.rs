@@ -1,7 +1,7 @@
 //! Whether a device obeys an envelope: a pure decision, made by `vigild`, again by `vigil-updaterd`, and ahead of
 //! time by the operator's tools. Replay is decided separately, by whoever keeps the ids.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::command::{Command, Kind, Reason, Scope, Target};
 use crate::envelope::{COMMAND_TYPE, Envelope, EnvelopeError};
@@ -74,6 +74,28 @@ pub fn authorize(
             kind.truncate(kind.floor_char_boundary(64));
             Err(Refusal { reason, message, claimed_id: Some(command.id), claimed_kind: Some(kind) })
         }
+    }
+}
+
+/// Decides once more about a command that was accepted in time. What it began may outlast its validity, so that one
+/// that has expired since is judged as of its last second: whatever else the newest list says of its signer counts.
+pub fn authorize_accepted(
+    bytes: &[u8],
+    operators: Option<&Operators>,
+    device: &Device<'_>,
+    now: Timestamp,
+) -> Result<Authorized, Refusal> {
+    let refusal = match authorize(bytes, operators, device, now) {
+        Err(refusal) if refusal.reason == Reason::Expired => refusal,
+        result => return result,
+    };
+    let last_second = || {
+        let envelope = Envelope::parse(bytes, COMMAND_TYPE, limits::COMMAND_BYTES).ok()?;
+        read_command(&envelope).ok()?.expires.checked_sub(SignedDuration::from_secs(1)).ok()
+    };
+    match last_second() {
+        Some(then) => authorize(bytes, operators, device, then.min(now)),
+        None => Err(refusal),
     }
 }
 
@@ -312,6 +334,31 @@ mod tests {
         };
         assert_eq!(judge("diagnose").err(), Some(Reason::OperatorsExpired));
         assert!(judge("ping").is_ok());
+    }
+
+    #[test]
+    fn a_command_that_expires_while_it_runs_goes_on_only_as_long_as_its_signer_may() {
+        let judge = |list: &Operators, command: &Command, now: &str| {
+            let envelope = Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(command).unwrap(), &key(1));
+            let device = Device { id: "bar-1", tenant: "acme", groups: &[] };
+            authorize_accepted(envelope.to_json().as_bytes(), Some(list), &device, at(now))
+                .map_err(|r| r.reason)
+        };
+        let (list, diagnose) = (operators(), command("diagnose"));
+        assert!(judge(&list, &diagnose, "2026-06-01T12:00:00Z").is_ok());
+        assert!(judge(&list, &diagnose, "2026-06-03T00:00:00Z").is_ok());
+        let mut revoked = list.clone();
+        revoked.operators.remove(0);
+        assert_eq!(judge(&revoked, &diagnose, "2026-06-03T00:00:00Z").err(), Some(Reason::UnknownKey));
+        let mut narrowed = list.clone();
+        narrowed.operators[0].scopes = vec![Scope::Observe];
+        assert_eq!(judge(&narrowed, &diagnose, "2026-06-03T00:00:00Z").err(), Some(Reason::NotPermitted));
+        let mut ended = list.clone();
+        ended.operators[0].expires = at("2026-06-01T12:09:59Z");
+        assert_eq!(judge(&ended, &diagnose, "2026-06-03T00:00:00Z").err(), Some(Reason::OperatorExpired));
+        let mut eternal = diagnose;
+        eternal.expires = at("2026-06-08T12:00:00Z");
+        assert_eq!(judge(&list, &eternal, "2026-06-09T00:00:00Z").err(), Some(Reason::Expired));
     }
 
     #[test]

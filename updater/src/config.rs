@@ -17,9 +17,9 @@ pub enum ConfigError {
     /// It could not be read.
     #[error("{0}: {1}")]
     Read(PathBuf, std::io::Error),
-    /// A key, type or value is wrong; the text names line and column.
-    #[error("{0}: {1}")]
-    Parse(PathBuf, Box<toml::de::Error>),
+    /// A key, type or value is wrong.
+    #[error("{0}:{1}: {2}")]
+    Parse(PathBuf, usize, String),
     /// A value is impossible.
     #[error("{0}: {1}")]
     Value(PathBuf, String),
@@ -266,7 +266,11 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     let bytes = bytes.ok_or_else(|| error(std::io::ErrorKind::NotFound.into()))?;
     let text =
         String::from_utf8(bytes).map_err(|_| ConfigError::Value(path.to_owned(), "not UTF-8".to_owned()))?;
-    toml::from_str(&text).map_err(|error| ConfigError::Parse(path.to_owned(), Box::new(error)))
+    toml::from_str(&text).map_err(|error| {
+        let before = text.as_bytes().iter().take(error.span().map_or(0, |span| span.start));
+        let line = 1 + before.filter(|byte| **byte == b'\n').count();
+        ConfigError::Parse(path.to_owned(), line, error.message().to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -296,6 +300,29 @@ mod tests {
             DeviceConfig { id: name(), tenant: name(), product: name(), ..DeviceConfig::default() };
         config.check().unwrap();
         config
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_file_and_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("updater.toml");
+        for (text, line, what) in [
+            ("state = \"/x\"\n\nrebot = []\n", 3, "unknown field `rebot`"),
+            ("state = 7\n", 1, "invalid type"),
+            (
+                "[boot]\nkind = \"file\"\ndirectory = \"/x\"\n[trial]\ndeadline_seconds = -1\n",
+                5,
+                "0 to 604800",
+            ),
+            ("state = \n", 1, ""),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = Config::load(&path).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("{}:{line}: ", path.display())) && error.contains(what),
+                "{error}"
+            );
+        }
     }
 
     #[test]

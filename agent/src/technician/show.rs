@@ -86,6 +86,9 @@ pub fn status(value: &Value) -> (String, bool) {
         None => painted(BAD, "none known: commands are refused until the repository was reached"),
     };
     line(&mut out, "operators", operators);
+    if updater {
+        line(&mut out, "trust", trust_line(value.pointer("/trust").unwrap_or(&Value::Null)));
+    }
     let update = if updater {
         update_line(value.pointer("/update").unwrap_or(&Value::Null))
     } else {
@@ -104,6 +107,26 @@ pub fn status(value: &Value) -> (String, bool) {
         line(&mut out, "warning", painted(BAD, clean(warning.as_str().unwrap_or_default())));
     }
     (out, connected && updater)
+}
+
+/// How new what the device trusts is.
+fn trust_line(trust: &Value) -> String {
+    let Some(timestamp) = number(trust, "/metadata/timestamp") else {
+        return painted(BAD, "nothing yet: the repository was never reached");
+    };
+    let documents = trust.pointer("/documents").and_then(Value::as_object).map_or(0, serde_json::Map::len);
+    let root = number(trust, "/metadata/root").unwrap_or(0);
+    let mut text = format!("root {root}, timestamp {timestamp}, {documents} documents");
+    for (pointer, what) in [
+        ("/frozen", "nothing newer has come in time: the repository is withheld or not tended"),
+        ("/operators_expired", "the operators list has expired: only 'observe' is allowed"),
+        ("/clock_behind", "the clock is behind what signatures prove"),
+    ] {
+        if is(trust, pointer) {
+            let _ = write!(text, "; {}", painted(BAD, what));
+        }
+    }
+    text
 }
 
 fn release(value: &Value, pointer: &str) -> String {

@@ -1,10 +1,9 @@
 //! Who may change what boots: an operator's envelope, or the release's own signed policy. Nobody's word alone.
 
-use jiff::{SignedDuration, Timestamp};
-use vigil_protocol::authorize::{Authorized, Device, authorize};
-use vigil_protocol::command::{Command, Kind, Reason};
-use vigil_protocol::envelope::{COMMAND_TYPE, Envelope};
-use vigil_protocol::limits;
+use jiff::Timestamp;
+use vigil_protocol::authorize::{Authorized, Device, authorize, authorize_accepted};
+use vigil_protocol::command::{Kind, Reason};
+use vigil_protocol::operators::Operators;
 
 use super::{Updater, now};
 use crate::engine::{Event, Order};
@@ -12,6 +11,14 @@ use crate::release::{InstallPolicy, Manifest, target_name};
 
 /// Why a request was refused: a stable code and a sentence.
 pub(super) type Refusal = (String, String);
+
+/// How a command is judged: as it comes, or again when it was accepted before.
+type Rule = fn(
+    &[u8],
+    Option<&Operators>,
+    &Device<'_>,
+    Timestamp,
+) -> Result<Authorized, vigil_protocol::authorize::Refusal>;
 
 fn refusal(reason: Reason, message: impl Into<String>) -> Refusal {
     (reason.code(), message.into())
@@ -62,27 +69,13 @@ impl Updater {
     }
 
     fn authorize(&self, envelope: &str) -> Result<Authorized, Refusal> {
-        self.authorize_at(envelope, self.trust.wall(now()))
+        self.authorize_by(authorize, envelope)
     }
 
-    /// Once more, for a command that was accepted in time. A download may outlast the command's validity, so that one
-    /// that has expired since is judged as of its last second: whatever else the newest operators list says of its
-    /// signer still counts.
-    fn authorize_accepted(&self, envelope: &str) -> Result<Authorized, Refusal> {
-        match self.authorize(envelope) {
-            Err((code, message)) if code == Reason::Expired.code() => {
-                let last = expiry_of(envelope)
-                    .and_then(|expiry| expiry.checked_sub(SignedDuration::from_secs(1)).ok());
-                last.map_or(Err((code, message)), |last| self.authorize_at(envelope, last))
-            }
-            result => result,
-        }
-    }
-
-    fn authorize_at(&self, envelope: &str, now: Timestamp) -> Result<Authorized, Refusal> {
+    fn authorize_by(&self, rule: Rule, envelope: &str) -> Result<Authorized, Refusal> {
         let device = &self.config.device;
         let device = Device { id: &device.id, tenant: &device.tenant, groups: &device.groups };
-        let authorized = authorize(envelope.as_bytes(), self.trust.operators(), &device, now)
+        let authorized = rule(envelope.as_bytes(), self.trust.operators(), &device, self.trust.wall(now()))
             .map_err(|refused| refusal(refused.reason, refused.message))?;
         if authorized.kind != Kind::UpdateInstall {
             return Err(refusal(Reason::Unsupported, "this kind of command changes nothing that boots"));
@@ -113,7 +106,7 @@ impl Updater {
         let Some(install) = &self.engine.journal().install else { return Ok(()) };
         match &install.envelope {
             Some(envelope) => {
-                if let Err((code, message)) = self.authorize_accepted(envelope) {
+                if let Err((code, message)) = self.authorize_by(authorize_accepted, envelope) {
                     return Err((cause::NOT_AUTHORIZED, format!("{code}: {message}")));
                 }
             }
@@ -132,10 +125,4 @@ impl Updater {
         }
         Ok(())
     }
-}
-
-fn expiry_of(envelope: &str) -> Option<Timestamp> {
-    let envelope = Envelope::parse(envelope.as_bytes(), COMMAND_TYPE, limits::COMMAND_BYTES).ok()?;
-    let command: Command = serde_json::from_slice(&envelope.payload_bytes().ok()?).ok()?;
-    Some(command.expires)
 }
