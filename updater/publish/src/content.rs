@@ -11,11 +11,8 @@ const CHECKS: [(&str, Check); 2] = [("operators/", operators), ("releases/", rel
 
 /// Checks a target before it is signed. Targets of other names may be anything.
 pub fn check_content(name: &str, bytes: &[u8]) -> Result<()> {
-    let known = CHECKS.iter().filter(|(beginning, _)| name.starts_with(beginning));
-    known
-        .map(|(_, check)| check(name, bytes))
-        .collect::<Result<()>>()
-        .with_context(|| format!("{name} is not signed"))
+    let mut checks = CHECKS.iter().filter(|(beginning, _)| name.starts_with(beginning));
+    checks.try_for_each(|(_, check)| check(name, bytes)).with_context(|| format!("{name} is not signed"))
 }
 
 fn operators(name: &str, bytes: &[u8]) -> Result<()> {

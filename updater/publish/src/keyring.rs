@@ -87,7 +87,8 @@ impl Keyring {
         if named.exists() && self.unread.is_empty() {
             bail!("{} is not a key that this repository's root names for {role}", named.display());
         }
-        let unread = self.unread.iter().map(|error| format!(" ({error})")).collect::<String>();
+        let unread =
+            if self.unread.is_empty() { String::new() } else { format!(" ({})", self.unread.join("; ")) };
         let names = of.keyids.iter().map(|id| match keys.get(id).and_then(|key| key.name.as_deref()) {
             Some(name) => format!("{name}.pem"),
             None => public::short(id).to_owned(),

@@ -165,7 +165,8 @@ impl Repository {
                 let given = before.iter().find(|given| given.keyid == *id && sealed.is_signature(given, key));
                 if sealed.has_signature_of(id) {
                     continue;
-                } else if let Some(given) = given {
+                }
+                if let Some(given) = given {
                     sealed.put(given.clone());
                 } else if let Some(key) = ring.signer(id)? {
                     sealed.sign(id, &key);
