@@ -7,6 +7,7 @@ mod crash;
 mod delegations;
 mod desk;
 mod device;
+mod document;
 mod keys;
 mod publishing;
 mod rotation;
