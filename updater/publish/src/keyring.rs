@@ -1,5 +1,6 @@
 //! The private keys at hand: those of one directory, opened when they are to sign.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,8 @@ pub struct Keyring {
     by_id: BTreeMap<String, Held>,
     unread: Vec<String>,
     passphrase: Passphrase,
+    /// A passphrase is asked for once, and scrypt is meant to be slow.
+    opened: RefCell<BTreeMap<String, SigningKey>>,
 }
 
 #[derive(Debug)]
@@ -69,12 +72,16 @@ impl Keyring {
     /// Opens the key of that id, if it is here.
     pub fn signer(&self, id: &str) -> Result<Option<SigningKey>> {
         let Some(held) = self.by_id.get(id) else { return Ok(None) };
+        if let Some(key) = self.opened.borrow().get(id) {
+            return Ok(Some(key.clone()));
+        }
         let key = keys::load(&self.directory, &held.name, &self.passphrase)?;
         if Key::from_ed25519(&key.verifying_key()).keyval != held.public.key.keyval {
             let [private, public] =
                 [keys::path(&self.directory, &held.name), keys::public_path(&self.directory, &held.name)];
             bail!("{} is not the public half of {}; remove it", public.display(), private.display());
         }
+        self.opened.borrow_mut().insert(id.to_owned(), key.clone());
         Ok(Some(key))
     }
 

@@ -87,7 +87,13 @@ impl Repository {
         let mut staged = staged::read(&staged_directory)?;
         // What a publication that was cut off had published already.
         for (role, sealed) in std::mem::take(&mut staged) {
-            if sealed.version()? > published.version(&role) {
+            let (version, before) = (sealed.version()?, published.version(&role));
+            if role == Role::Root && version > before + 1 {
+                bail!(
+                    "the staged root is version {version}, and no device gets there from {before}; discard it"
+                );
+            }
+            if version > before {
                 staged.insert(role, sealed);
             }
         }

@@ -20,11 +20,11 @@ pub struct Preview {
     pub changes: Vec<String>,
 }
 
-/// What is staged and lacks a signature by a key at hand, with what it would change.
+/// What is staged and would be signed by a key at hand, with what it would change.
 pub fn previews(repository: &Repository, ring: &Keyring) -> Result<Vec<Preview>> {
     let mut previews = Vec::new();
     for (role, sealed) in repository.staged() {
-        if asks_for(sealed, ring).next().is_some() {
+        if repository.would_sign(role, sealed, ring)? {
             previews.push(preview(role, sealed, repository.published().sealed(role))?);
         }
     }

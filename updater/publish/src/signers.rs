@@ -178,6 +178,14 @@ impl Repository {
         Ok(())
     }
 
+    /// Whether [`Self::sign_at_hand`] would add a signature: whatever the file itself asks for.
+    pub(crate) fn would_sign(&self, role: &RoleName, sealed: &Sealed, ring: &Keyring) -> Result<bool> {
+        Ok(self.signers(role)?.iter().any(|signers| {
+            let mut ids = signers.role.keyids.iter().filter(|id| ring.holds(id));
+            ids.any(|id| signers.keys.get(id).is_some_and(|key| !sealed.is_signed_by(id, key)))
+        }))
+    }
+
     /// What the file still lacks, if anything.
     pub fn lack(&self, role: &RoleName, sealed: &Sealed) -> Result<Option<Lack>> {
         let signers = self.signers(role)?;

@@ -35,10 +35,15 @@ pub fn role_of(path: &Path) -> Option<RoleName> {
 
 /// Reads what is staged.
 pub(crate) fn read(directory: &Path) -> Result<BTreeMap<RoleName, Sealed>> {
-    let mut staged = BTreeMap::new();
-    for path in paths(directory)? {
-        let Some(role) = role_of(&path) else { continue };
-        staged.insert(role, read_file(&path)?);
+    let mut staged: BTreeMap<RoleName, Sealed> = BTreeMap::new();
+    for (role, path) in paths(directory)? {
+        let sealed = read_file(&path)?;
+        let version = sealed.version()?;
+        // Two are there if a power cut kept the older from being removed.
+        let newer = staged.get(&role).map(Sealed::version).transpose()?.is_none_or(|other| other < version);
+        if newer {
+            staged.insert(role, sealed);
+        }
     }
     Ok(staged)
 }
@@ -68,7 +73,7 @@ pub(crate) fn replace(directory: &Path, staged: &BTreeMap<RoleName, Sealed>) -> 
         }
         names.push(path);
     }
-    for path in paths(directory)? {
+    for (_, path) in paths(directory)? {
         if !names.contains(&path) {
             remove(&path)?;
         }
@@ -79,7 +84,8 @@ pub(crate) fn replace(directory: &Path, staged: &BTreeMap<RoleName, Sealed>) -> 
 /// Removes all that is staged; how many files it was.
 pub(crate) fn clear(directory: &Path) -> Result<usize> {
     let paths = paths(directory)?;
-    for path in &paths {
+    // What delegates goes before what it delegates to: see `replace`.
+    for (_, path) in &paths {
         remove(path)?;
     }
     if directory.is_dir() {
@@ -94,7 +100,8 @@ fn remove(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot remove {}", path.display()))
 }
 
-fn paths(directory: &Path) -> Result<Vec<PathBuf>> {
+/// Staged files, those of the top-level roles first.
+fn paths(directory: &Path) -> Result<Vec<(RoleName, PathBuf)>> {
     if !directory.is_dir() {
         return Ok(Vec::new());
     }
@@ -103,8 +110,8 @@ fn paths(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        if role_of(&path).is_some() {
-            paths.push(path);
+        if let Some(role) = role_of(&path) {
+            paths.push((role, path));
         }
     }
     paths.sort();

@@ -30,6 +30,8 @@ pub(crate) fn both_sign(desk: &Desk) -> Value {
 fn the_first_root_waits_for_two_people_of_whom_one_is_offline() {
     let desk = two_people();
     assert!(!desk.path("repo/metadata/1.root.json").exists());
+    let again = desk.refused(&["init", "--repo", "repo", "--keys", "keys-2"]);
+    assert!(again.contains("repository already"), "{again}");
     let shown = desk.good(&["show", "--repo", "repo"]);
     let need = &shown["staged"][0]["needs"][0];
     assert_eq!((&need["threshold"], &need["signed"]), (&Value::from(2), &Value::from(0)));
@@ -107,6 +109,52 @@ fn a_staged_file_that_is_altered_between_two_signatures_is_refused() {
     assert!(refused.contains("has not the content of any file"), "{refused}");
     both_sign(&desk);
     desk.good(&["verify", "--repo", "repo"]);
+}
+
+#[test]
+fn what_is_signed_is_shown_even_if_the_file_hides_whom_it_asks() {
+    let desk = two_people();
+    let file = desk.path("repo.staged/1.root.json");
+    let mut hidden: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    hidden["signatures"] = serde_json::json!([]);
+    std::fs::write(&file, hidden.to_string()).unwrap();
+    let signed = desk.good(&["sign", "--repo", "repo", "--keys", "alice"]);
+    assert_eq!(signed["staged"][0]["needs"][0]["signed"], 1);
+    assert_eq!(signed["signed"][0]["role"], "root");
+}
+
+#[test]
+fn a_staged_root_that_skips_a_version_is_refused() {
+    let desk = two_people();
+    let file = desk.path("repo.staged/1.root.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replacen("\"version\": 1", "\"version\": 3", 1)).unwrap();
+    assert!(desk.refused(&["sign", "--repo", "repo", "--keys", "alice"]).contains("no device gets there"));
+}
+
+#[test]
+fn the_daily_timestamp_does_not_come_in_the_way_of_what_is_staged() {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("daily")).unwrap();
+    for end in ["pem", "pub"] {
+        std::fs::rename(
+            desk.path(&format!("keys/timestamp.{end}")),
+            desk.path(&format!("daily/timestamp.{end}")),
+        )
+        .unwrap();
+    }
+    std::fs::write(desk.path("note"), "one").unwrap();
+    let staged = desk.good(&["add", "note.txt", "note", "--repo", "repo", "--keys", "keys", "--stage"]);
+    assert_eq!(staged["staged"][0]["role"], "timestamp");
+    let mut device = Device::new(&desk.path("repo"));
+    for _ in 0..2 {
+        desk.good(&["timestamp", "--repo", "repo", "--keys", "daily"]);
+    }
+    device.refresh().unwrap();
+    assert!(device.set.target("note.txt").is_none());
+    assert_eq!(desk.good(&["sign", "--repo", "repo", "--keys", "daily"])["versions"]["timestamp"], 4);
+    device.refresh().unwrap();
+    assert!(device.set.target("note.txt").is_some());
 }
 
 #[test]

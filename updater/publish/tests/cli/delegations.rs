@@ -171,6 +171,21 @@ fn verify_finds_a_target_that_devices_do_not() {
 }
 
 #[test]
+fn a_target_that_top_level_targets_list_as_well_is_taken_out_there() {
+    let desk = Desk::new();
+    set_operators(&desk, "acme");
+    run(&desk, &["role", "add", "lists", "--path", "operator/*"]);
+    // Another tool widens the pattern and moves nothing.
+    let targets = desk.path("repo/metadata/3.targets.json");
+    let text = std::fs::read_to_string(&targets).unwrap();
+    std::fs::write(&targets, text.replace("operator/*", "operators/*")).unwrap();
+    set_operators(&desk, "acme");
+    let shown = desk.good(&["show", "--repo", "repo"]);
+    assert_eq!(*delegated(&shown, "lists"), serde_json::json!(["operators/acme.json"]));
+    assert_eq!(desk.good(&["verify", "--repo", "repo"])["targets"], 1);
+}
+
+#[test]
 fn metadata_with_fields_of_another_tool_is_read_and_not_changed() {
     let desk = Desk::new();
     let path = desk.path("repo/metadata/1.targets.json");

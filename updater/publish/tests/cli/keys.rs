@@ -26,6 +26,16 @@ fn encrypted_role_keys_sign_with_their_passphrase_alone() {
 }
 
 #[test]
+fn a_public_half_of_another_key_is_noticed_before_anything_is_signed() {
+    let desk = Desk::new();
+    desk.good(&["key", "new", "other", "--keys", "other"]);
+    std::fs::copy(desk.path("other/other.pem"), desk.path("keys/timestamp.pem")).unwrap();
+    let refused = desk.refused(&["timestamp", "--repo", "repo", "--keys", "keys"]);
+    assert!(refused.contains("timestamp.pub is not the public half of"), "{refused}");
+    desk.good(&["verify", "--repo", "repo"]);
+}
+
+#[test]
 fn openssl_opens_an_encrypted_key_with_the_right_passphrase_alone() {
     let desk = Desk::empty();
     std::fs::write(desk.path("right"), "correct horse\n").unwrap();
