@@ -98,6 +98,8 @@ fn a_delegated_key_is_revoked_and_what_it_signed_is_signed_anew() {
     let mut device = Device::new(&desk.path("repo"));
     device.refresh().unwrap();
     device.find("operators/acme.json").unwrap().unwrap();
+    let published = std::fs::read_to_string(desk.path("repo/metadata/2.lists.json")).unwrap();
+    assert!(!published.contains("\"sig\": \"\""), "no request for a signature is published");
 
     let staged = run(&desk, &["key", "revoke", "olga"]);
     assert_eq!((&staged["published"], &staged["roles"]), (&false.into(), &serde_json::json!(["lists"])));
