@@ -2,10 +2,12 @@
 """Reads a repository made by `vigil-publish` with python-tuf, the reference client of TUF.
 
     pip install tuf
-    tests/peers/tuf_interop.py REPOSITORY TARGET     e.g. /srv/vigil operators/acme.json
+    tests/peers/tuf_interop.py REPOSITORY STORE TARGET...     e.g. /srv/vigil store operators/acme.json
 
-Serves the directory with `python3 -m http.server` on 127.0.0.1, refreshes from its first root and downloads the
-target. Exit code 0 if python-tuf accepts all of it, 1 if not, 2 on wrong usage.
+Serves the directory with `python3 -m http.server` on 127.0.0.1, refreshes and downloads the targets, through
+delegations where there are some. STORE keeps what the client trusts from one run to the next, as a device does; without
+anything in it the client begins with the repository's first root. Exit code 0 if python-tuf accepts all of it, 1 if not,
+2 on wrong usage.
 """
 
 import json
@@ -34,34 +36,40 @@ def serve(directory: Path) -> tuple[subprocess.Popen, int]:
     return server, int(match.group(1))
 
 
-def download(repository: Path, name: str, port: int) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        base = f"http://127.0.0.1:{port}"
-        updater = Updater(
-            metadata_dir=f"{scratch}/metadata",
-            metadata_base_url=f"{base}/metadata/",
-            target_dir=scratch,
-            target_base_url=f"{base}/targets/",
-            config=UpdaterConfig(prefix_targets_with_hash=True),
-            bootstrap=(repository / "metadata" / "1.root.json").read_bytes(),
-        )
-        updater.refresh()
+def download(repository: Path, store: Path, names: list[str], port: int) -> None:
+    bootstrap = None
+    if not (store / "root.json").exists():
+        bootstrap = (repository / "metadata" / "1.root.json").read_bytes()
+    base = f"http://127.0.0.1:{port}"
+    updater = Updater(
+        metadata_dir=str(store),
+        metadata_base_url=f"{base}/metadata/",
+        target_dir=str(store),
+        target_base_url=f"{base}/targets/",
+        config=UpdaterConfig(prefix_targets_with_hash=True),
+        bootstrap=bootstrap,
+    )
+    updater.refresh()
+    root = json.loads((store / "root.json").read_bytes())["signed"]["version"]
+    for name in names:
         info = updater.get_targetinfo(name)
         if info is None:
             raise RuntimeError(f"python-tuf finds no target {name}")
-        path = updater.download_target(info, f"{scratch}/target")
-        json.loads(Path(path).read_bytes())
-        print(f"python-tuf accepts {name}: {info.length} bytes")
+        with tempfile.TemporaryDirectory() as scratch:
+            path = updater.download_target(info, f"{scratch}/target")
+            json.loads(Path(path).read_bytes())
+        print(f"python-tuf accepts {name}: {info.length} bytes, root {root}")
 
 
 def main() -> int:
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 4:
         print(__doc__, file=sys.stderr)
         return 2
-    repository, name = Path(sys.argv[1]), sys.argv[2]
+    repository, store, names = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+    store.mkdir(parents=True, exist_ok=True)
     server, port = serve(repository)
     try:
-        download(repository, name, port)
+        download(repository, store, names, port)
     except Exception as error:  # noqa: BLE001 - whatever python-tuf objects to is the finding
         print(f"python-tuf refuses {repository}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -45,7 +45,7 @@ pub struct Added {
     pub unchanged: bool,
 }
 
-/// Puts blobs and manifest in place. Clients see them after [`Repository::publish`].
+/// Puts blobs and manifest in place. Clients see them after [`Repository::settle`].
 pub fn add(repository: &mut Repository, release: &Release) -> Result<Added> {
     let target = target_name(&release.product, &release.version.to_string());
     let published = manifests(repository)?;
@@ -115,10 +115,10 @@ fn check_shape(release: &Release, manifest: &Manifest) -> Result<()> {
 
 /// The manifests of all releases in the repository, by target name.
 pub fn manifests(repository: &Repository) -> Result<Vec<(String, Manifest)>> {
-    let names = repository.targets().keys().filter(|name| name.starts_with("releases/"));
-    names
-        .map(|name| {
-            let manifest = Manifest::parse(&repository.read_target(name)?);
+    let releases = repository.targets().filter(|(_, name, _)| name.starts_with("releases/"));
+    releases
+        .map(|(_, name, target)| {
+            let manifest = Manifest::parse(&repository.read_file_of(name, target)?);
             Ok((name.clone(), manifest.with_context(|| format!("the target {name}"))?))
         })
         .collect()

@@ -1,12 +1,17 @@
 //! Reads a repository as a device would, through the trusted set, and checks every file that it names.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
-use vigil_tuf::{Fetched, MAX_STATED_BYTES, Role, Stored, TrustedSet};
+use vigil_tuf::{
+    Fetched, MAX_STATED_BYTES, Request, Role, RoleName, Search, Source, Stored, Target, TrustedSet,
+};
 use vigil_updater::release::{INDEX_BYTES, Image, Index, Manifest, Part, blob_path};
 
+use crate::content::check_content;
+use crate::published::{Published, delegated_names};
 use crate::{blobs, files};
 
 /// What was verified.
@@ -14,6 +19,8 @@ use crate::{blobs, files};
 pub struct Verified {
     /// Root versions followed.
     pub root: u64,
+    /// Delegated roles.
+    pub delegated: usize,
     /// Targets whose file is the one that was signed.
     pub targets: usize,
     /// Blobs whose content is what their name says.
@@ -22,22 +29,37 @@ pub struct Verified {
     pub blob_bytes: u64,
 }
 
-/// Verifies a repository from its first root on.
+/// Verifies a repository from its first root on: every target of every role is searched for as a device would.
 pub fn repository(directory: &Path, now: Timestamp) -> Result<Verified> {
-    let set = trusted_set(directory, now)?;
+    let mut set = trusted_set(directory, now)?;
+    let published = Published::read(&directory.join("metadata"))?;
     let mut verified = Verified { root: set.root().version, ..Verified::default() };
-    let mut parts = std::collections::BTreeMap::new();
-    for (name, target) in set.targets() {
-        let path = set.target_path(name).with_context(|| format!("the target {name} has no path"))?;
-        let bytes = files::read(&directory.join("targets").join(path), target.length.min(MAX_STATED_BYTES))?;
-        set.verify_target(name, &bytes)?;
-        verified.targets += 1;
-        if name.starts_with("releases/") {
-            let manifest = Manifest::parse(&bytes).with_context(|| format!("the target {name}"))?;
-            for image in &manifest.images {
-                check_index(directory, image).with_context(|| format!("image {} of {name}", image.name))?;
-                parts.insert(image.index.sha256.clone(), image.index.clone());
-                parts.insert(image.frames.sha256.clone(), image.frames.clone());
+    check_roles(&published, now)?;
+    let mut files = Files::new(directory);
+    let mut parts = BTreeMap::new();
+    for (role, entry) in &published.targets {
+        verified.delegated += usize::from(matches!(role, RoleName::Delegated(_)));
+        for (name, target) in &entry.document.targets {
+            if find(&mut set, &mut files, name, now)? != Some(target) {
+                bail!(
+                    "devices do not find the target {name} of {role}: a role that they ask first has another of this \
+                     name, or no delegation gives it to {role}; remove it or add it again"
+                );
+            }
+            let path = set.target_path(name).with_context(|| format!("the target {name} has no path"))?;
+            let bytes =
+                files::read(&directory.join("targets").join(path), target.length.min(MAX_STATED_BYTES))?;
+            set.verify_target(name, &bytes)?;
+            check_content(name, &bytes)?;
+            verified.targets += 1;
+            if name.starts_with("releases/") {
+                let manifest = Manifest::parse(&bytes).with_context(|| format!("the target {name}"))?;
+                for image in &manifest.images {
+                    check_index(directory, image)
+                        .with_context(|| format!("image {} of {name}", image.name))?;
+                    parts.insert(image.index.sha256.clone(), image.index.clone());
+                    parts.insert(image.frames.sha256.clone(), image.frames.clone());
+                }
             }
         }
     }
@@ -47,6 +69,74 @@ pub fn repository(directory: &Path, now: Timestamp) -> Result<Verified> {
         verified.blob_bytes += part.size;
     }
     Ok(verified)
+}
+
+/// Every delegated role must be good, whether or not it has targets: one that is not stops the search for others'.
+fn check_roles(published: &Published, now: Timestamp) -> Result<()> {
+    let snapshot = published.snapshot.as_ref().context("there is no snapshot")?;
+    for (parent, entry) in &published.targets {
+        let Some(delegations) = &entry.document.delegations else { continue };
+        for name in delegated_names(&entry.document, &snapshot.document.meta) {
+            let role = RoleName::Delegated(name.clone());
+            let named =
+                delegations.roles.iter().flatten().find(|role| role.name == name).map(|role| &role.keys);
+            let keys = named.or_else(|| delegations.succinct_roles.as_ref().map(|bins| &bins.keys));
+            let file = published
+                .targets
+                .get(&role)
+                .with_context(|| format!("{parent} delegates to {name:?}, which was never published"))?;
+            if !keys.is_some_and(|keys| file.sealed.is_complete(&delegations.keys, keys)) {
+                bail!(
+                    "{role} is not signed by enough of the keys that {parent} names; run `vigil-publish sign`"
+                );
+            }
+            if file.document.expires <= now {
+                bail!("{role} expired at {}; run `vigil-publish renew {name}`", file.document.expires);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A repository's files, each read once.
+struct Files {
+    metadata: PathBuf,
+    read: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+impl Files {
+    fn new(directory: &Path) -> Self {
+        Self { metadata: directory.join("metadata"), read: BTreeMap::new() }
+    }
+
+    fn get(&mut self, request: &Request) -> Result<Fetched<'_>> {
+        // Nothing is kept: a new device has no store.
+        if request.source == Source::Store {
+            return Ok(Fetched::Missing);
+        }
+        if !self.read.contains_key(&request.path) {
+            let path = self.metadata.join(&request.path);
+            let bytes = vigil_durable::read_bounded(&path, request.max_len)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            self.read.insert(request.path.clone(), bytes);
+        }
+        let bytes = self.read.get(&request.path).and_then(Option::as_deref);
+        Ok(bytes.map_or(Fetched::Missing, Fetched::Bytes))
+    }
+}
+
+/// Searches as a device does.
+fn find<'a>(
+    set: &'a mut TrustedSet,
+    files: &mut Files,
+    name: &str,
+    now: Timestamp,
+) -> Result<Option<&'a Target>> {
+    set.begin_search(name, Search::Online)?;
+    while let Some(request) = set.next_request() {
+        set.feed(files.get(&request)?, now)?;
+    }
+    Ok(set.target(name))
 }
 
 /// What a new device, which has the first root, would trust.

@@ -59,15 +59,18 @@ pub struct SuccinctRoles {
 
 /// A role that a search must look into.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Delegate<'a> {
-    pub(crate) name: String,
-    pub(crate) keys: &'a RoleKeys,
-    pub(crate) terminating: bool,
+pub struct Delegate<'a> {
+    /// Its name.
+    pub name: String,
+    /// Who signs for it.
+    pub keys: &'a RoleKeys,
+    /// Whether no role after it is asked.
+    pub terminating: bool,
 }
 
 impl Delegations {
     /// The roles that may sign `target`, first those to be asked first.
-    pub(crate) fn delegates(&self, target: &str) -> Vec<Delegate<'_>> {
+    pub fn delegates(&self, target: &str) -> Vec<Delegate<'_>> {
         let hash = Sha256::digest(target.as_bytes());
         if let Some(bins) = &self.succinct_roles {
             return vec![Delegate { name: bins.bin(&hash), keys: &bins.keys, terminating: true }];

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256, Sha512};
 
-pub use crate::delegation::{DelegatedRole, Delegations, SuccinctRoles};
+pub use crate::delegation::{Delegate, DelegatedRole, Delegations, SuccinctRoles};
 pub use crate::key::Key;
 use crate::target::encoded;
 

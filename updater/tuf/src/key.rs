@@ -34,6 +34,9 @@ pub struct Key {
     pub scheme: String,
     /// `public`: for Ed25519 32 bytes in hex, for the others a SubjectPublicKeyInfo in PEM.
     pub keyval: Value,
+    /// Whose it is, for people; Vigil's own field. Not part of the key: ids are made without it.
+    #[serde(rename = "x-vigil-name", default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 impl Key {
@@ -41,7 +44,7 @@ impl Key {
     pub fn from_ed25519(key: &VerifyingKey) -> Self {
         let public = HEXLOWER.encode(key.as_bytes());
         let keyval = Value::Object([("public".to_owned(), Value::String(public))].into_iter().collect());
-        Self { keytype: "ed25519".to_owned(), scheme: "ed25519".to_owned(), keyval }
+        Self { keytype: "ed25519".to_owned(), scheme: "ed25519".to_owned(), keyval, name: None }
     }
 
     /// What verifies with it, unless its type is unknown or it is no sound key.
@@ -146,7 +149,7 @@ mod tests {
 
     fn key(keytype: &str, scheme: &str, public: &str) -> Key {
         let keyval = serde_json::json!({"public": public});
-        Key { keytype: keytype.to_owned(), scheme: scheme.to_owned(), keyval }
+        Key { keytype: keytype.to_owned(), scheme: scheme.to_owned(), keyval, name: None }
     }
 
     fn verifies(key: &Key, message: &[u8], signature: &str) -> bool {

@@ -197,7 +197,7 @@ impl TrustedSet {
         }
         match self.step {
             Step::Idle | Step::Search(_) => Err(Error::Idle),
-            Step::Root { rotations_left } => self.feed_root(bytes, rotations_left),
+            Step::Root { rotations_left } => self.feed_root(bytes, rotations_left, now),
             Step::Timestamp => self.feed_timestamp(bytes, now),
             Step::Snapshot => self.feed_snapshot(bytes, now),
             Step::Targets => self.feed_targets(bytes, now),
@@ -205,11 +205,18 @@ impl TrustedSet {
     }
 
     /// Section 5.3, steps 3 to 9 and 11. Expiry (10) is for the last root of the chain alone.
-    fn feed_root(&mut self, bytes: &[u8], rotations_left: u32) -> Result<Vec<Output>, Error> {
+    fn feed_root(&mut self, bytes: &[u8], rotations_left: u32, now: Time) -> Result<Vec<Output>, Error> {
         let new = File::<Root>::parse(bytes)?;
         new.check_signatures(&self.root.document)?;
         new.check_signatures(&new.document)?;
-        check_version(Role::Root.into(), self.root.document.version.saturating_add(1), new.document.version)?;
+        let (known, found) = (self.root.document.version, new.document.version);
+        // The root that is trusted, offered as its own successor, is no successor (section 5.3.5).
+        if found == known {
+            self.root.check_expiry(now)?;
+            self.step = Step::Timestamp;
+            return Ok(Vec::new());
+        }
+        check_version(Role::Root.into(), known.saturating_add(1), found)?;
 
         let mut outputs = Vec::new();
         let timestamp_revoked = self.root.document.revokes(&new.document, Role::Timestamp);

@@ -52,14 +52,17 @@ impl TrustedSet {
             waiting: Vec::new(),
         };
         walk.descend(targets.document.delegations.as_ref());
-        self.go_on(walk)
+        self.step = walk.next_step();
+        Ok(())
     }
 
     pub(super) fn search_request(&self, walk: &Walk) -> Option<Request> {
         let role = RoleName::Delegated(walk.waiting.last()?.role.clone());
         let stem = role.file_stem();
-        let listed = self.listed_delegated(&role).ok()?;
-        let version = self.consistent(listed).filter(|_| walk.source == Source::Repository);
+        // The store is asked for a role that is not listed, too: the answer to that is the error.
+        let listed = self.listed_delegated(&role).ok();
+        let from_repository = listed.filter(|_| walk.source == Source::Repository);
+        let version = from_repository.and_then(|listed| self.consistent(listed));
         let path = match version {
             Some(version) => format!("{version}.{stem}.json"),
             None => format!("{stem}.json"),
@@ -69,7 +72,7 @@ impl TrustedSet {
             role,
             source: walk.source,
             path,
-            max_len: limit(listed, MAX_TARGETS_BYTES),
+            max_len: listed.map_or(MAX_TARGETS_BYTES, |listed| limit(listed, MAX_TARGETS_BYTES)),
             may_be_missing,
         })
     }
@@ -82,6 +85,10 @@ impl TrustedSet {
     ) -> Result<Vec<Output>, Error> {
         let Step::Search(walk) = &self.step else { return Err(Error::Idle) };
         let mut walk = walk.clone();
+        if walk.visited.len() >= MAX_DELEGATIONS {
+            return Err(Error::Delegations(Subject::Target(walk.target)));
+        }
+        self.listed_delegated(&request.role)?;
         let result = match fetched {
             Fetched::Bytes(bytes) => self.check_delegated(&walk, &request.role, bytes, now),
             Fetched::Missing => Err(Error::Missing(request.role.clone().into(), request.path.clone())),
@@ -109,27 +116,8 @@ impl TrustedSet {
         }
         walk.source = Source::Store;
         walk.descend(file.document.delegations.as_ref());
-        self.go_on(walk)?;
+        self.step = walk.next_step();
         Ok(outputs)
-    }
-
-    /// To the next role, or to the end.
-    fn go_on(&mut self, mut walk: Walk) -> Result<(), Error> {
-        while walk.waiting.pop_if(|next| walk.visited.contains(&next.role)).is_some() {}
-        let Some(next) = walk.waiting.last() else {
-            self.step = Step::Idle;
-            return Ok(());
-        };
-        if walk.visited.len() >= MAX_DELEGATIONS {
-            self.step = Step::Idle;
-            return Err(Error::Delegations(Subject::Target(walk.target)));
-        }
-        if let Err(error) = self.listed_delegated(&RoleName::Delegated(next.role.clone())) {
-            self.step = Step::Idle;
-            return Err(error);
-        }
-        self.step = Step::Search(walk);
-        Ok(())
     }
 
     fn check_delegated(
@@ -177,6 +165,12 @@ pub(super) fn listed_name(role: &RoleName) -> &str {
 }
 
 impl Walk {
+    /// To the next role, or to the end.
+    fn next_step(mut self) -> Step {
+        while self.waiting.pop_if(|next| self.visited.contains(&next.role)).is_some() {}
+        if self.waiting.is_empty() { Step::Idle } else { Step::Search(self) }
+    }
+
     /// Puts the roles that may sign the target before those that wait already; after a terminating one, nothing waits.
     fn descend(&mut self, delegations: Option<&Delegations>) {
         let Some(delegations) = delegations else { return };

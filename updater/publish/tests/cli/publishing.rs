@@ -1,10 +1,6 @@
-//! `vigil-publish` as it is run, and what it publishes as a device reads it.
+//! Targets and releases.
 
-#![allow(clippy::unwrap_used)] // Helpers of tests are tests, too.
-
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -13,75 +9,7 @@ use vigil_publish::verify::trusted_set;
 use vigil_tuf::Role;
 use vigil_updater::release::{FRAME_BYTES, Index, InstallPolicy, Manifest, blob_path};
 
-struct Desk {
-    directory: tempfile::TempDir,
-}
-
-impl Desk {
-    /// A repository as `init` makes it.
-    fn new() -> Self {
-        let desk = Self { directory: tempfile::tempdir().unwrap() };
-        desk.good(&["init", "--repo", "repo", "--keys", "keys"]);
-        desk
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.directory.path().join(path)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vigil-publish"));
-        command.current_dir(self.directory.path()).arg("--json").args(arguments).output().unwrap()
-    }
-
-    fn good(&self, arguments: &[&str]) -> Value {
-        let output = self.run(arguments);
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{arguments:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// The error of a run that fails.
-    fn refused(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-        serde_json::from_slice::<Value>(&output.stdout).unwrap()["error"].as_str().unwrap().to_owned()
-    }
-
-    fn release_arguments<'a>(version: &'a str, sequence: &'a str) -> Vec<&'a str> {
-        let rest = ["--hardware", "r1", "--hardware", "r2", "--image", "rootfs=image", "--level", "3"];
-        let mut arguments = vec!["release", "add", "--repo", "repo", "--keys", "keys", "--product", "bar"];
-        arguments.extend(["--version", version, "--sequence", sequence]);
-        arguments.extend(rest);
-        arguments
-    }
-
-    /// Two and a half frames that compress.
-    fn write_image(&self, salt: u32) -> Vec<u8> {
-        let words = FRAME_BYTES / 4 * 5 / 2;
-        let image: Vec<u8> = (0..words).flat_map(|word| ((word / 7) ^ salt).to_le_bytes()).collect();
-        std::fs::write(self.path("image"), &image).unwrap();
-        image
-    }
-
-    fn target(&self, name: &str) -> Vec<u8> {
-        let set = trusted_set(&self.path("repo"), Timestamp::now()).unwrap();
-        let bytes = std::fs::read(self.path("repo/targets").join(set.target_path(name).unwrap())).unwrap();
-        set.verify_target(name, &bytes).unwrap();
-        bytes
-    }
-
-    fn blobs(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.path("repo/blobs")).unwrap();
-        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-        paths.sort();
-        paths
-    }
-}
-
-fn mode(path: &Path) -> u32 {
-    path.metadata().unwrap().permissions().mode() & 0o777
-}
+use crate::desk::{Desk, mode};
 
 #[test]
 fn a_new_repository_is_trusted_and_its_keys_are_private() {
@@ -321,9 +249,7 @@ fn show_names_roles_and_targets_for_people_and_programs() {
     assert_eq!(shown["roles"]["targets"]["version"], 2);
     assert_eq!(shown["roles"]["root"]["keys"]["threshold"], 1);
     assert!(shown["targets"]["releases/bar/2.0.0.json"]["hashes"]["sha256"].is_string());
-    let mut show = Command::new(env!("CARGO_BIN_EXE_vigil-publish"));
-    let output = show.args(["show", "--repo"]).arg(desk.path("repo")).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = desk.text(&["show", "--repo", "repo"]);
     assert!(text.contains("timestamp  version 2, expires in 13 days"), "{text}");
     assert!(text.contains("└─ releases/bar/2.0.0.json"), "{text}");
 }
