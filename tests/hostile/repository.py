@@ -93,6 +93,7 @@ class Repository:
         self.contents: dict[str, bytes] = {}
         self.first_root: bytes | None = None
         self._published: dict[str, bytes] = {}
+        self._target_files: dict[tuple[str, str], bytes] = {}
         self._root_signers: list[Signer] = []
         self._edits: dict[str, list[Edit]] = {}
         self._envelope_edits: dict[str, list[Edit]] = {}
@@ -129,12 +130,12 @@ class Repository:
         self.root.keys = {keyid: key for keyid, key in self.root.keys.items() if keyid in used}
 
     def add_target(self, name: str, content: bytes, role: str = "targets", genuine: bool = True) -> None:
-        """Lists a target in the role and serves it; `genuine` is what a device is meant to get by that name."""
+        """Lists a target in the role, to be served with its next release; `genuine` is what a device is meant to get by that name."""
         file = TargetFile.from_data(name, content, ["sha256"])
         self._signed(role).targets[name] = file
         if genuine:
             self.contents[name] = content
-        self.site.files[self.target_path(name, role)] = content
+        self._target_files[role, name] = content
 
     def delegate(
         self,
@@ -256,6 +257,8 @@ class Repository:
             self.timestamp.snapshot_meta = listed
         elif role not in TOP_LEVEL or role == "targets":
             self.snapshot.meta[f"{role}.json"] = listed
+            for name in signed.targets:
+                self.site.files[self.target_path(name, role)] = self._target_files[role, name]
 
     def _made(self, role: str, content: Signed, signers: Iterable[Signer]) -> bytes:
         signed = copy.deepcopy(content.to_dict())

@@ -1,6 +1,7 @@
 """A page that asks to log in comes in the place of every file."""
 
 from server import whole
+
 PAGE = whole(b"<!DOCTYPE html><title>Welcome</title>", headers={"Content-Type": "text/html"})
 
 

@@ -1,6 +1,7 @@
 """A stolen timestamp key put the floor under the clock weeks ahead: it sinks when the key is rotated, and not before."""
 
 from datetime import timedelta
+
 from repository import NOW, new_key, text
 
 FLOOR = text(NOW + timedelta(days=20))

@@ -1,6 +1,7 @@
 """The device's clock is set back, so that expired targets would count; the time a timestamp was issued is its floor."""
 
 from datetime import timedelta
+
 from repository import NOW, SOON, text
 
 FLOOR = text(NOW + timedelta(days=10))

@@ -1,6 +1,7 @@
 """A few compressed kilobytes would become as many megabytes."""
 
 import gzip
+
 from server import whole
 
 

@@ -1,6 +1,7 @@
 """A signature with an ECDSA key is altered."""
 
 from securesystemslib.signer import CryptoSigner
+
 from repository import broken
 
 

@@ -1,6 +1,7 @@
 """A signature with an RSA key is altered."""
 
 from securesystemslib.signer import CryptoSigner
+
 from repository import broken
 
 

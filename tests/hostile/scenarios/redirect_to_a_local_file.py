@@ -12,7 +12,7 @@ def honest(repo):
 
 
 EXPECT = {
-    "says": "cannot fetch|cannot be read",
+    "says": "cannot fetch|is not there",
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},
     "twin": {"root": 1, "timestamp": 2, "snapshot": 1, "targets": 1},
 }

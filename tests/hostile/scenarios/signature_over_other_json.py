@@ -1,6 +1,7 @@
 """A timestamp is signed over JSON that is not canonical; how the file itself is written is free."""
 
 import json
+
 from repository import signature
 
 

@@ -1,7 +1,5 @@
 """A snapshot has a byte less than the timestamp lists, which lists no hash."""
 
-import json
-
 
 def attack(repo):
     repo.edit("timestamp", lambda signed: signed["meta"]["snapshot.json"].pop("hashes"))

@@ -1,0 +1,32 @@
+"""One role is delegated to twice, the second time with the attacker's key."""
+
+from repository import new_key
+
+
+def delegate(repo):
+    repo.delegate("products", ["products/*"])
+    repo.add_target("products/app.bin", b"app", role="products")
+    repo.release()
+
+
+def attack(repo):
+    key = new_key().public_key
+    repo.edit("targets", lambda signed: signed["delegations"]["keys"].update({key.keyid: key.to_dict()}))
+    repo.edit(
+        "targets",
+        lambda signed: signed["delegations"]["roles"].append(signed["delegations"]["roles"][0] | {"keyids": [key.keyid]}),
+    )
+    delegate(repo)
+
+
+def honest(repo):
+    delegate(repo)
+
+TARGET = "products/app.bin"
+
+
+EXPECT = {
+    "says": 'it delegates to "products" twice',
+    "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},
+    "twin": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2, "products": 1},
+}
