@@ -130,7 +130,7 @@ class Repository:
         self.root.keys = {keyid: key for keyid, key in self.root.keys.items() if keyid in used}
 
     def add_target(self, name: str, content: bytes, role: str = "targets", genuine: bool = True) -> None:
-        """Lists a target in the role, to be served with its next release; `genuine` is what a device is meant to get by that name."""
+        """Lists a target in the role, whose next release serves it; a device is meant to get what is `genuine`."""
         file = TargetFile.from_data(name, content, ["sha256"])
         self._signed(role).targets[name] = file
         if genuine:

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # An endless body stops here and hangs: what has not refused it by then has no limit, and must not fill the memory.
@@ -50,6 +51,16 @@ def endless(start: bytes = b"") -> Reply:
 def slow(body: bytes) -> Reply:
     """The right bytes, one at a time."""
     return Reply(lambda: (bytes([byte]) for byte in body), headers={"Content-Length": str(len(body)), "X-Slow": "1"})
+
+
+def late(body: bytes, until: datetime) -> Reply:
+    """The headers at once, and the body when that time has come."""
+
+    def parts() -> Iterator[bytes | None]:
+        threading.Event().wait(max(0.0, (until - datetime.now(timezone.utc)).total_seconds()))
+        yield body
+
+    return Reply(parts, headers={"Content-Length": str(len(body))}, whole=body)
 
 
 def silent() -> Reply:

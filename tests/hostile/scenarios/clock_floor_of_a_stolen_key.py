@@ -1,4 +1,4 @@
-"""A stolen timestamp key put the floor under the clock weeks ahead: it sinks when the key is rotated, and not before."""
+"""A stolen key put the floor under the clock weeks ahead: it sinks when the key is rotated, and not before."""
 
 from datetime import timedelta
 

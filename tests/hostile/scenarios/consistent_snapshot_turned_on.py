@@ -1,6 +1,13 @@
 """A new root turns consistent snapshots on, and the server serves the new files only under their old names."""
 
 
+def prepare(repo):
+    repo.root.consistent_snapshot = False
+    repo.begin()
+    repo.root.consistent_snapshot = True
+    repo.release_root()
+
+
 def attack(repo):
     repo.release()
     for role in ("snapshot", "targets"):
@@ -12,15 +19,7 @@ def honest(repo):
     repo.release()
 
 
-def prepare(repo):
-    repo.root.consistent_snapshot = False
-    repo.begin()
-    repo.root.consistent_snapshot = True
-    repo.release_root()
-
 NEW_DEVICE = True
-
-
 EXPECT = {
     "says": "snapshot metadata is not there",
     "stored": {"root": 2, "timestamp": 2},

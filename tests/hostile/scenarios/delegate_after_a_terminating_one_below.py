@@ -1,4 +1,4 @@
-"""A role lists a target that an earlier role gave away for good: the search ends there for all, not for the earlier alone."""
+"""A role lists a target that an earlier role gave away for good, which ends the search for all roles."""
 
 
 def delegate_thrice(repo, terminating):
@@ -16,9 +16,8 @@ def attack(repo):
 def honest(repo):
     delegate_thrice(repo, terminating=False)
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": "the repository does not list it",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2, "first": 1, "below": 1},

@@ -13,9 +13,8 @@ def attack(repo):
 def honest(repo):
     pass
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'delegated role "products" metadata has not the hash',
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},

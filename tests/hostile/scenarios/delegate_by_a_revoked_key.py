@@ -17,9 +17,8 @@ def honest(repo):
     repo.delegate("products", ["products/*"], signers=[new_key()])
     repo.release()
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'delegated role "products" metadata has 0 of the 1 valid signatures',
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

@@ -13,9 +13,8 @@ def honest(repo):
     repo.add_target("products/app.bin", b"app", role="products")
     repo.release()
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'delegated role "products" metadata has 0 of the 1 valid signatures',
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

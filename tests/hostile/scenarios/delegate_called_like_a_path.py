@@ -19,9 +19,8 @@ def attack(repo):
 def honest(repo):
     delegate(repo)
 
+
 TARGET = "app.bin"
-
-
 EXPECT = {
     "says": 'delegated role "../metadata/root" metadata has 0 of the 1 valid signatures',
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

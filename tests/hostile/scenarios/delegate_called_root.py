@@ -15,9 +15,8 @@ def attack(repo):
 def honest(repo):
     delegate(repo, "r00t")
 
+
 TARGET = "app.bin"
-
-
 EXPECT = {
     "says": 'targets metadata cannot be read: it delegates to a role of the name "root"',
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},

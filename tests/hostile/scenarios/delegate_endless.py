@@ -15,10 +15,9 @@ def attack(repo):
 def honest(repo):
     pass
 
+
 TARGET = "products/app.bin"
 TIMEOUT = 10
-
-
 EXPECT = {
     "says": 'delegated role "products" metadata has [0-9]+ bytes where [0-9]{3,4} are allowed',
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},

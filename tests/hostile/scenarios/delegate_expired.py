@@ -16,9 +16,8 @@ def attack(repo):
 def honest(repo):
     repo.release("products")
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'delegated role "products" metadata expired',
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},

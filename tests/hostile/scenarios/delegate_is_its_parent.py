@@ -14,9 +14,8 @@ def attack(repo):
 def honest(repo):
     pass
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'delegated role "products" metadata has 0 of the 1 valid signatures',
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},

@@ -15,9 +15,8 @@ def attack(repo):
 def honest(repo):
     give_away(repo, ["vendor/*", "products/*"])
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": "the repository does not list it",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

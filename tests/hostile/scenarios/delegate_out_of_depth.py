@@ -1,4 +1,4 @@
-"""Depth goes before breadth: the server serves the file of the later role, and the earlier one's own delegate lists another."""
+"""The server serves the file of a later role, and the earlier role's own delegate lists another."""
 
 
 def attack(repo):
@@ -14,9 +14,8 @@ def honest(repo):
     repo.add_target("products/app.bin", b"bad", role="second", genuine=False)
     repo.release()
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'target "products/app.bin" has not the hash',
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2, "first": 1, "below": 1},

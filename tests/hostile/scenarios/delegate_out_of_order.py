@@ -13,9 +13,8 @@ def honest(repo):
     repo.add_target("products/app.bin", b"bad", role="second", genuine=False)
     repo.release()
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'target "products/app.bin" has not the hash',
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2, "first": 1},

@@ -18,9 +18,8 @@ def attack(repo):
 def honest(repo):
     list_app(repo, ["0f0f0f", HASH[:3]])
 
+
 TARGET = "app.bin"
-
-
 EXPECT = {
     "says": "the repository does not list it",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

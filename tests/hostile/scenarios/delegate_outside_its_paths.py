@@ -14,9 +14,8 @@ def attack(repo):
 def honest(repo):
     list_other(repo, ["products/*", "[o-z]ther/a??.bin"])
 
+
 TARGET = "other/app.bin"
-
-
 EXPECT = {
     "says": "the repository does not list it",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

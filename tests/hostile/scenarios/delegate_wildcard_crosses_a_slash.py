@@ -14,9 +14,8 @@ def attack(repo):
 def honest(repo):
     list_deep(repo, ["products/*/*"])
 
+
 TARGET = "products/deep/app.bin"
-
-
 EXPECT = {
     "says": "the repository does not list it",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

@@ -15,9 +15,8 @@ def honest(repo):
     repo.add_target("products/app.bin", b"bad", role="second", genuine=False)
     repo.release()
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'delegated role "first" metadata is not there',
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

@@ -19,9 +19,8 @@ def honest(repo):
     repo.add_target("products/app.bin", b"app", role="c")
     repo.release()
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": "the repository does not list it",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2, "a": 1, "b": 1, "c": 1},

@@ -16,11 +16,10 @@ def attack(repo):
 
 def honest(repo):
     delegate_down(repo, 32)
+
+
 STORED = {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2} | {f"level{level}": 1 for level in range(32)}
-
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": "looked into 32 delegated roles without an end",
     "stored": STORED,

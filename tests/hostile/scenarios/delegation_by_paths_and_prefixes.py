@@ -15,9 +15,8 @@ def attack(repo):
 def honest(repo):
     delegate(repo)
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": "not either paths or path_hash_prefixes",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},

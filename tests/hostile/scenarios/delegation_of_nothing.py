@@ -1,4 +1,4 @@
-"""A delegation has neither paths nor path hash prefixes, so that clients may disagree whether all was given or nothing."""
+"""A delegation has neither paths nor path hash prefixes: clients may disagree whether all was given or nothing."""
 
 
 def delegate(repo):
@@ -15,9 +15,8 @@ def attack(repo):
 def honest(repo):
     delegate(repo)
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": "not either paths or path_hash_prefixes",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},

@@ -16,9 +16,8 @@ def attack(repo):
 def honest(repo):
     delegate(repo)
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'the threshold of "products" is 0',
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},

@@ -17,9 +17,8 @@ def attack(repo):
 def honest(repo):
     list_in_bin(repo, right=True)
 
+
 TARGET = "app.bin"
-
-
 EXPECT = {
     "says": "the repository does not list it",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2, "bin-7": 1},

@@ -12,19 +12,16 @@ def delegate(repo):
 def attack(repo):
     key = new_key().public_key
     repo.edit("targets", lambda signed: signed["delegations"]["keys"].update({key.keyid: key.to_dict()}))
-    repo.edit(
-        "targets",
-        lambda signed: signed["delegations"]["roles"].append(signed["delegations"]["roles"][0] | {"keyids": [key.keyid]}),
-    )
+    second = {"name": "products", "keyids": [key.keyid], "threshold": 1, "terminating": False, "paths": ["*"]}
+    repo.edit("targets", lambda signed: signed["delegations"]["roles"].append(second))
     delegate(repo)
 
 
 def honest(repo):
     delegate(repo)
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'it delegates to "products" twice',
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},

@@ -17,9 +17,8 @@ def attack(repo):
 def honest(repo):
     delegate(repo)
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'delegated role "products" metadata has 0 of the 1 valid signatures',
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

@@ -10,9 +10,8 @@ def attack(repo):
 def honest(repo):
     repo.release_root()
 
+
 TIMEOUT = 10
-
-
 EXPECT = {
     "says": "root metadata has 524289 bytes where 524288 are allowed",
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},

@@ -1,4 +1,4 @@
-"""The last root of the chain has expired: it is kept, and trusted for nothing more; one in the middle may have expired."""
+"""The last root of the chain has expired: it is kept, and trusted for nothing; one in the middle may have expired."""
 
 from repository import SOON, YESTERDAY
 

@@ -4,8 +4,8 @@ from repository import new_key
 
 
 def attack(repo):
-    repo.edit("root", lambda signed: signed["roles"]["timestamp"].update(threshold=2))
-    repo.edit("root", lambda signed: signed["roles"]["timestamp"].update(keyids=signed["roles"]["timestamp"]["keyids"] * 2))
+    twice = [repo.signers["timestamp"][0].public_key.keyid] * 2
+    repo.edit("root", lambda signed: signed["roles"]["timestamp"].update(keyids=twice, threshold=2))
     repo.release_root()
     repo.release("timestamp")
 

@@ -1,4 +1,4 @@
-"""The file 2.root.json is root 1 again: by section 5.3.5 it is discarded, and the update goes on with the trusted root."""
+"""The file 2.root.json is root 1 again: by section 5.3.5 it is discarded, and the trusted root is used further."""
 
 
 def attack(repo):

@@ -18,9 +18,8 @@ def attack(repo):
 def honest(repo):
     repo.release("timestamp")
 
+
 NEW_DEVICE = True
-
-
 EXPECT = {
     "says": "root metadata expired",
     "stored": {"root": 1},

@@ -11,9 +11,8 @@ def attack(repo):
 def honest(repo):
     repo.release("snapshot")
 
+
 TIMEOUT = 10
-
-
 EXPECT = {
     "says": "snapshot metadata has [0-9]{3,4} bytes where [0-9]{3,4} are allowed",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 1, "targets": 1},

@@ -15,9 +15,8 @@ def attack(repo):
 def honest(repo):
     repo.release("snapshot")
 
+
 TIMEOUT = 10
-
-
 EXPECT = {
     "says": "snapshot metadata has 2097153 bytes where 2097152 are allowed",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 1, "targets": 1},

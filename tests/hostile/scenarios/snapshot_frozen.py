@@ -19,9 +19,8 @@ def honest(repo):
     repo.snapshot.expires = SOON
     repo.release("snapshot")
 
+
 NEW_DEVICE = True
-
-
 EXPECT = {
     "says": "snapshot metadata expired",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 1, "targets": 1},

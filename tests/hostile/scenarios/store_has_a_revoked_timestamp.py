@@ -1,4 +1,4 @@
-"""The power failed between new root and forgotten timestamp: what a revoked key signed must not hold back its successor."""
+"""The power failed between new root and forgotten timestamp, and the revoked key goes on signing timestamps."""
 
 from repository import new_key
 
@@ -28,9 +28,8 @@ def attack(repo):
 def honest(repo):
     repo.release("timestamp")
 
+
 NEW_DEVICE = True
-
-
 EXPECT = {
     "says": "timestamp metadata has 0 of the 1 valid signatures",
     "stored": {"root": 2, "timestamp": 1000},

@@ -19,9 +19,8 @@ def attack(repo):
 def honest(repo):
     pass
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'delegated role "products" metadata is not there',
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1, "products": 1},

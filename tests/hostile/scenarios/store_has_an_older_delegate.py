@@ -22,9 +22,8 @@ def attack(repo):
 def honest(repo):
     repo.release("products")
 
+
 TARGET = "products/app.bin"
-
-
 EXPECT = {
     "says": 'delegated role "products" metadata is not there',
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1, "products": 1},

@@ -10,10 +10,9 @@ def attack(repo):
 def honest(repo):
     pass
 
+
 TARGET = "greeting.txt"
 TIMEOUT = 10
-
-
 EXPECT = {
     "says": 'target "greeting.txt" has 6 bytes where 5 are allowed',
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},

@@ -10,10 +10,9 @@ def honest(repo):
     repo.add_target("a/..evil.txt", b"not evil")
     repo.release()
 
+
 TARGET = "../evil.txt"
 TWIN_TARGET = "a/..evil.txt"
-
-
 EXPECT = {
     "says": "target ../evil.txt",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

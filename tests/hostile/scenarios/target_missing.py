@@ -10,9 +10,8 @@ def attack(repo):
 def honest(repo):
     pass
 
+
 TARGET = "greeting.txt"
-
-
 EXPECT = {
     "says": "greeting.txt is not there",
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},

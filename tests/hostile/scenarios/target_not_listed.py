@@ -9,9 +9,8 @@ def honest(repo):
     repo.add_target("other.bin", b"other")
     repo.release()
 
+
 TARGET = "other.bin"
-
-
 EXPECT = {
     "says": "the repository does not list it",
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},

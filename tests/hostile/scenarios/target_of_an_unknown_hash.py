@@ -10,9 +10,8 @@ def attack(repo):
 def honest(repo):
     repo.release()
 
+
 TARGET = "greeting.txt"
-
-
 EXPECT = {
     "says": "target greeting.txt",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

@@ -9,9 +9,8 @@ def attack(repo):
 def honest(repo):
     repo.release()
 
+
 TARGET = "greeting.txt"
-
-
 EXPECT = {
     "says": "targets metadata cannot be read",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},

@@ -14,10 +14,9 @@ def attack(repo):
 def honest(repo):
     pass
 
+
 TARGET = "big.bin"
 TIMEOUT = 2
-
-
 EXPECT = {
     "says": "timeout",
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},

@@ -19,9 +19,8 @@ def attack(repo):
 def honest(repo):
     pass
 
+
 TARGET = "dir/deep/app.bin"
-
-
 EXPECT = {
     "says": "app.bin is not there",
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},

@@ -16,9 +16,8 @@ def attack(repo):
 def honest(repo):
     pass
 
+
 TARGET = "dir/app.bin"
-
-
 EXPECT = {
     "says": "app.bin is not there",
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},

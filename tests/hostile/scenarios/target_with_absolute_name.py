@@ -10,10 +10,9 @@ def honest(repo):
     repo.add_target("etc/motd", b"not evil")
     repo.release()
 
+
 TARGET = "/etc/motd"
 TWIN_TARGET = "etc/motd"
-
-
 EXPECT = {
     "says": "target /etc/motd",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

@@ -13,9 +13,8 @@ def attack(repo):
 def honest(repo):
     repo.release()
 
+
 TARGET = "other.bin"
-
-
 EXPECT = {
     "says": "the repository does not list it",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2},

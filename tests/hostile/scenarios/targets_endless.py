@@ -15,9 +15,8 @@ def attack(repo):
 def honest(repo):
     repo.release()
 
+
 TIMEOUT = 10
-
-
 EXPECT = {
     "says": "targets metadata has 5242881 bytes where 5242880 are allowed",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},

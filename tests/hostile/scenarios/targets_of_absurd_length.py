@@ -12,9 +12,8 @@ def attack(repo):
 def honest(repo):
     repo.release()
 
+
 TIMEOUT = 10
-
-
 EXPECT = {
     "says": "targets metadata has [0-9]+ bytes where 33554432 are allowed",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 1, "targets": 1},

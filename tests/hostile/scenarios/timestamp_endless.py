@@ -10,9 +10,8 @@ def attack(repo):
 def honest(repo):
     repo.release("timestamp")
 
+
 TIMEOUT = 10
-
-
 EXPECT = {
     "says": "timestamp metadata has 16385 bytes where 16384 are allowed",
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},

@@ -19,9 +19,8 @@ def honest(repo):
     repo.timestamp.expires = SOON
     repo.release("timestamp")
 
+
 NEW_DEVICE = True
-
-
 EXPECT = {
     "says": "timestamp metadata expired",
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},

@@ -10,9 +10,8 @@ def attack(repo):
 def honest(repo):
     repo.release("timestamp")
 
+
 TIMEOUT = 2
-
-
 EXPECT = {
     "says": "timestamp.json: .*timeout",
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},
