@@ -10,7 +10,7 @@ from tuf.ngclient import Updater
 from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     for option in ("metadata-dir", "metadata-url", "target-name", "target-base-url", "target-dir"):
         parser.add_argument(f"--{option}")
@@ -19,7 +19,7 @@ def main() -> None:
     commands.add_parser("init").add_argument("root")
     commands.add_parser("refresh")
     commands.add_parser("download")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     store = Path(arguments.metadata_dir)
     if arguments.command == "init":
@@ -38,7 +38,7 @@ def main() -> None:
         name, directory = arguments.target_name, Path(arguments.target_dir)
         info = updater.get_targetinfo(name)
         if info is None:
-            sys.exit(f"{name} is not listed")
+            raise LookupError(f"{name} is not listed")
         directory.mkdir(exist_ok=True)
         updater.download_target(info, str(directory / quote(name, safe="")))
 

@@ -53,20 +53,23 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 
+import python_tuf_client  # noqa: E402
 from repository import GREETING, Repository  # noqa: E402
 from server import Server, Site  # noqa: E402
 
 FLOOR_FILE = "time_floor"
 HANGS_AFTER_SECONDS = 60
 MOST_REQUESTS = 200
+LONGEST_PROBLEM = 2000
 PYTHON_TUF = "python-tuf"
 
 
 class Device:
-    """A client's directories, and the client."""
+    """A client's directories, and the client. Without a command it is python-tuf's, of which less is expected: it stores
+    and says things in its own way."""
 
-    def __init__(self, command: list[str], strict: bool, directory: Path, site: Site, timeout: int | None):
-        self.command, self.strict, self.site = command, strict, site
+    def __init__(self, command: list[str] | None, directory: Path, site: Site, timeout: int | None):
+        self.command, self.strict, self.site = command, command is not None, site
         self.store, self.targets = directory / "metadata", directory / "targets"
         self.options = ["--timeout", str(timeout)] if timeout else []
         self.placed: dict[str, bytes] = {}
@@ -90,7 +93,10 @@ class Device:
         return self.run(*url, "--target-name", target, *where, "download")
 
     def run(self, *arguments: str) -> tuple[int, str]:
-        command = [*self.command, "--metadata-dir", str(self.store), *self.options, *arguments]
+        arguments = ("--metadata-dir", str(self.store), *self.options, *arguments)
+        if self.command is None:
+            return run_python_tuf(list(arguments))
+        command = [*self.command, *arguments]
         try:
             done = subprocess.run(command, capture_output=True, timeout=HANGS_AFTER_SECONDS, check=False)
         except subprocess.TimeoutExpired:
@@ -129,6 +135,14 @@ class Device:
     def downloads(self) -> dict[str, bytes]:
         files = sorted(self.targets.rglob("*")) if self.targets.exists() else []
         return {unquote(str(file.relative_to(self.targets))): file.read_bytes() for file in files if file.is_file()}
+
+
+def run_python_tuf(arguments: list[str]) -> tuple[int, str]:
+    try:
+        python_tuf_client.main(arguments)
+    except Exception as error:  # noqa: BLE001 - whatever it objects to is its verdict
+        return 1, f"{type(error).__name__}: {error}"
+    return 0, ""
 
 
 def load(path: Path) -> ModuleType:
@@ -170,7 +184,7 @@ def play(scenario: ModuleType, kind: str, device: Device, repo: Repository) -> l
     written = target is not None and (twin or expect.get("file", False))
     genuine = {target: repo.contents[target]} if written else {}
     if device.downloads() != genuine:
-        problems.append(f"downloaded is {device.downloads()}, not {genuine}")
+        problems.append(f"downloaded is {device.downloads()}"[:200] + f", not {sorted(genuine)} as it should be")
     if not twin and "unasked" in expect:
         problems += [f"it asked for {path}" for path in device.site.log if re.search(expect["unasked"], path)]
     if len(device.site.log) > MOST_REQUESTS:
@@ -195,12 +209,12 @@ def recover(device: Device, repo: Repository) -> list[str]:
     return []
 
 
-def judge(scenario: ModuleType, server: Server, command: list[str], strict: bool) -> dict[str, list[str]]:
+def judge(scenario: ModuleType, server: Server, command: list[str] | None) -> dict[str, list[str]]:
     verdicts = {}
     for kind in ("attack", "honest"):
         site = server.site(f"{scenario.__name__.rpartition('.')[2]}.{kind}")
         with tempfile.TemporaryDirectory(prefix="hostile-") as directory:
-            device = Device(command, strict, Path(directory), site, getattr(scenario, "TIMEOUT", None))
+            device = Device(command, Path(directory), site, getattr(scenario, "TIMEOUT", None))
             try:
                 verdicts[kind] = play(scenario, kind, device, Repository(site))
             except Exception:  # noqa: BLE001 - a broken scenario is a failure like any other
@@ -226,13 +240,13 @@ def main() -> int:
         return 0
 
     yardstick = arguments.client == PYTHON_TUF
-    command = [sys.executable, str(HERE / "python_tuf_client.py")] if yardstick else [arguments.client]
+    command = None if yardstick else [arguments.client]
     began = time.monotonic()
     failed = {}
     with Server() as server, ThreadPoolExecutor(max_workers=4) as pool:
         # Those that wait are begun first, so that the others run meanwhile.
         order = sorted(scenarios, key=lambda name: not hasattr(scenarios[name], "TIMEOUT"))
-        running = {name: pool.submit(judge, scenarios[name], server, command, not yardstick) for name in order}
+        running = {name: pool.submit(judge, scenarios[name], server, command) for name in order}
         for name in scenarios:
             verdicts = running[name].result()
             words = ["as expected" if not verdicts[kind] else "WRONG" for kind in ("attack", "honest")]
@@ -243,7 +257,7 @@ def main() -> int:
         print(f"\n{name}: {' '.join(scenarios[name].__doc__.split())}")
         for kind, problems in verdicts.items():
             for problem in problems:
-                print(f"  {kind}: {problem}")
+                print(f"  {kind}: {problem if len(problem) < LONGEST_PROBLEM else problem[:LONGEST_PROBLEM] + '…'}")
     print(f"\n{time.monotonic() - began:.0f} seconds")
     if yardstick:
         print(f"python-tuf ends differently in: {', '.join(failed) or 'none'}")

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # An endless body stops here and hangs: what has not refused it by then has no limit, and must not fill the memory.
 ENOUGH_BYTES = 64 * 1024 * 1024
-BYTE_PAUSE_SECONDS = 0.1
+BYTE_PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)

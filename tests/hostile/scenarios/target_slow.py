@@ -4,11 +4,11 @@ from server import slow
 
 
 def prepare(repo):
-    repo.add_target("big.bin", b"x" * 1000)
+    repo.add_target("big.bin", b"x" * 500)
 
 
 def attack(repo):
-    repo.fault_at(repo.target_path("big.bin"), slow(b"x" * 1000))
+    repo.fault_at(repo.target_path("big.bin"), slow(b"x" * 500))
 
 
 def honest(repo):
