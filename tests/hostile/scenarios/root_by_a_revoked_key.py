@@ -1,4 +1,4 @@
-"""A root key that was stolen and then revoked signs the next root."""
+"""A root key that was stolen and then revoked signs the next root, which names it again."""
 
 from repository import new_key
 
@@ -11,6 +11,7 @@ def prepare(repo):
 
 
 def attack(repo):
+    repo.set_keys("root", repo.stolen)
     repo.release_root(repo.stolen)
 
 
