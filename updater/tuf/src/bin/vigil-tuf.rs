@@ -14,8 +14,6 @@ use vigil_tuf::{
     Fetched, MAX_ROOT_BYTES, MAX_STATED_BYTES, Output, Role, Search, Source, Stored, TrustedSet,
 };
 
-/// Longest that one file may take to come: a server that sends byte by byte must not hold the client for ever.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest target that is fetched, in bytes: it is held in memory until it is verified.
 const MAX_TARGET_BYTES: u64 = 512 * 1024 * 1024;
 /// Last `Output::TimeFloor`; not `.json`, for that is what metadata is called.
@@ -44,6 +42,9 @@ struct Cli {
     /// Where downloaded targets are put, their names percent-encoded
     #[arg(long, value_name = "DIR")]
     target_dir: Option<PathBuf>,
+    /// Longest that one file may take to come: a server that sends byte by byte must not hold the client for ever
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
     #[command(subcommand)]
     command: Command,
 }
@@ -129,7 +130,7 @@ impl Client {
             eprintln!("vigil-tuf: {what}");
         }
         let http = Agent::config_builder()
-            .timeout_global(Some(FETCH_TIMEOUT))
+            .timeout_global(Some(Duration::from_secs(cli.timeout)))
             .http_status_as_error(false)
             .user_agent(concat!("vigil-tuf/", env!("CARGO_PKG_VERSION")))
             .build();

@@ -1,0 +1,25 @@
+"""A role lists a target that an earlier role was given for good and does not list."""
+
+
+def delegate_twice(repo, terminating):
+    repo.delegate("first", ["products/*"], terminating=terminating)
+    repo.delegate("second", ["products/*"])
+    repo.add_target("products/app.bin", b"app", role="second")
+    repo.release()
+
+
+def attack(repo):
+    delegate_twice(repo, terminating=True)
+
+
+def honest(repo):
+    delegate_twice(repo, terminating=False)
+
+
+TARGET = "products/app.bin"
+EXPECT = {
+    "says": "the repository does not list it",
+    "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2, "first": 1},
+    "twin": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2, "first": 1, "second": 1},
+    "unasked": "second",
+}

@@ -1,0 +1,19 @@
+"""A timestamp is compressed, and nothing says so."""
+
+import gzip
+
+
+def attack(repo):
+    repo.edit_bytes("timestamp", gzip.compress)
+    repo.release("timestamp")
+
+
+def honest(repo):
+    repo.release("timestamp")
+
+
+EXPECT = {
+    "says": "timestamp metadata cannot be read",
+    "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},
+    "twin": {"root": 1, "timestamp": 2, "snapshot": 1, "targets": 1},
+}

@@ -1,0 +1,17 @@
+"""The timestamp has no bytes at all."""
+
+
+def attack(repo):
+    repo.edit_bytes("timestamp", lambda data: b"")
+    repo.release("timestamp")
+
+
+def honest(repo):
+    repo.release("timestamp")
+
+
+EXPECT = {
+    "says": "timestamp metadata cannot be read",
+    "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},
+    "twin": {"root": 1, "timestamp": 2, "snapshot": 1, "targets": 1},
+}

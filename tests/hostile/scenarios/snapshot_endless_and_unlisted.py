@@ -1,0 +1,24 @@
+"""The snapshot never ends, and the timestamp does not say how long it is."""
+
+from server import endless
+
+
+def prepare(repo):
+    repo.lists_content = False
+
+
+def attack(repo):
+    repo.release("snapshot")
+    repo.fault("snapshot", endless(repo.bytes("snapshot")))
+
+
+def honest(repo):
+    repo.release("snapshot")
+
+
+TIMEOUT = 10
+EXPECT = {
+    "says": "snapshot metadata has 2097153 bytes where 2097152 are allowed",
+    "stored": {"root": 1, "timestamp": 2, "snapshot": 1, "targets": 1},
+    "twin": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},
+}

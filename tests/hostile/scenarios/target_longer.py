@@ -1,0 +1,17 @@
+"""The server appends to the target."""
+
+
+def attack(repo):
+    repo.fault_at(repo.target_path("greeting.txt"), b"hello and more")
+
+
+def honest(repo):
+    pass
+
+
+TARGET = "greeting.txt"
+EXPECT = {
+    "says": 'target "greeting.txt" has 6 bytes where 5 are allowed',
+    "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},
+    "twin": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},
+}
