@@ -103,7 +103,8 @@ pub struct Trust {
     kept: BTreeMap<String, String>,
     operators: Option<Operators>,
     round: Round,
-    began: Duration,
+    /// When the round began: everything in it is held against that time (section 5.1 of the TUF specification).
+    began: Now,
     sought: Option<String>,
     refreshed_at: Option<Timestamp>,
     notes: Vec<(&'static str, String)>,
@@ -134,7 +135,7 @@ impl Trust {
             kept: BTreeMap::new(),
             operators: None,
             round: Round::Idle,
-            began: now.boot,
+            began: now,
             sought: None,
             refreshed_at: None,
             notes: dropped.into_iter().map(|what| ("trust.dropped", what)).collect(),
@@ -194,7 +195,7 @@ impl Trust {
         self.set.begin_refresh();
         self.sought = None;
         self.round = Round::Metadata;
-        self.began = now.boot;
+        self.began = now;
     }
 
     /// Looks for a target that is not kept. Before a refresh that went through, it refreshes first.
@@ -203,7 +204,7 @@ impl Trust {
             self.begin_refresh(now);
             return Ok(Progress::More);
         }
-        self.began = now.boot;
+        self.began = now;
         self.round = Round::Seek;
         self.sought = Some(name.to_owned());
         let begun = self.set.begin_search(name, Search::Online).map_err(TrustError::from);
@@ -227,7 +228,7 @@ impl Trust {
 
     /// Takes what was fetched, and makes durable what follows from it.
     pub fn take(&mut self, wanted: &Wanted, fetched: Fetched<'_>, now: Now) -> Result<Progress, TrustError> {
-        if now.boot.saturating_sub(self.began) > ROUND_DEADLINE {
+        if now.boot.saturating_sub(self.began.boot) > ROUND_DEADLINE {
             self.give_up();
             return Err(TrustError::Courier("the refresh took too long and begins anew".to_owned()));
         }
@@ -350,7 +351,7 @@ impl Trust {
         // The set goes on only with what is on the disk: without this, a full disk would leave a newer set in memory
         // than the next start finds.
         let mut next = self.set.clone();
-        let outcome = next.feed(fetched, self.wall(now));
+        let outcome = next.feed(fetched, self.wall(self.began));
         let mut clock = self.clock.clone();
         if let Ok(outputs) = &outcome {
             for output in outputs {

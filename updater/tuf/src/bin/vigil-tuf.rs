@@ -104,6 +104,8 @@ struct Client {
     store: PathBuf,
     url: String,
     http: Agent,
+    /// The one time that everything is held against (section 5.1): what is slow does not expire on its way.
+    began: Timestamp,
 }
 
 impl Client {
@@ -135,7 +137,7 @@ impl Client {
             .user_agent(concat!("vigil-tuf/", env!("CARGO_PKG_VERSION")))
             .build();
         let url = cli.metadata_url.clone().context("this needs --metadata-url")?;
-        Ok(Self { set, store, url, http: http.into() })
+        Ok(Self { set, store, url, http: http.into(), began: Timestamp::now() })
     }
 
     fn refresh(&mut self) -> Result<()> {
@@ -164,7 +166,7 @@ impl Client {
                 )?,
             };
             let fetched = bytes.as_deref().map_or(Fetched::Missing, Fetched::Bytes);
-            for output in self.set.feed(fetched, Timestamp::now())? {
+            for output in self.set.feed(fetched, self.began)? {
                 self.keep(output)?;
             }
         }

@@ -42,8 +42,18 @@ fn thresholds_above_one_hold_for_the_old_and_the_new_keys() {
 }
 
 #[test]
+fn the_trusted_root_offered_as_its_own_successor_is_none_and_the_refresh_goes_on() {
+    let mut repository = Repository::new();
+    let root = repository.files["1.root.json"].clone();
+    repository.files.insert("2.root.json".to_owned(), root);
+    let client = Client::refreshed(&repository);
+    assert_eq!(client.requests, ["2.root.json", "timestamp.json", "1.snapshot.json", "1.targets.json"]);
+    assert_eq!((client.set.version(Role::Root), client.stored.root), (Some(1), None));
+}
+
+#[test]
 fn a_root_of_any_other_version_than_the_next_is_refused() {
-    for version in [1, 3] {
+    for version in [3, 7] {
         let mut repository = Repository::new();
         let mut client = Client::refreshed(&repository);
         repository.root["version"] = json!(version);
