@@ -35,6 +35,14 @@ impl Process {
         self.child.id()
     }
 
+    /// The most memory that it had in use, in KiB (VmHWM).
+    pub fn peak_kib(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.context("the kernel tells no VmHWM")
+    }
+
     /// How it ended, if it has.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

@@ -1,23 +1,16 @@
 //! What devices would refuse is not signed: the content of a target, checked by the kind that its name says.
 
-use anyhow::{Context, Result, bail};
-use vigil_protocol::operators::Operators;
+use anyhow::{Context, Result, anyhow, bail};
+use vigil_protocol::trusted::TargetKind;
 use vigil_updater::release::{Manifest, target_name};
 
-type Check = fn(&str, &[u8]) -> Result<()>;
-
-/// The beginning of a name, and what a target of such a name must be. A new kind is a line here and a function below.
-const CHECKS: [(&str, Check); 2] = [("operators/", operators), ("releases/", release)];
-
-/// Checks a target before it is signed. Targets of other names may be anything.
+/// Checks a target before it is signed. Targets of names that no device reads may be anything.
 pub fn check_content(name: &str, bytes: &[u8]) -> Result<()> {
-    let mut checks = CHECKS.iter().filter(|(beginning, _)| name.starts_with(beginning));
-    checks.try_for_each(|(_, check)| check(name, bytes)).with_context(|| format!("{name} is not signed"))
-}
-
-fn operators(name: &str, bytes: &[u8]) -> Result<()> {
-    let list = Operators::parse(bytes).context("devices would refuse this list")?;
-    check_name(name, &format!("operators/{}.json", list.tenant))
+    let result = match TargetKind::of(name) {
+        TargetKind::Release => release(name, bytes),
+        kind => kind.check(bytes).map_err(|error| anyhow!("devices would refuse this: {error}")),
+    };
+    result.with_context(|| format!("{name} is not signed"))
 }
 
 fn release(name: &str, bytes: &[u8]) -> Result<()> {
@@ -41,12 +34,19 @@ mod tests {
         let list = br#"{"v":1,"tenant":"acme","expires":"2030-01-01T00:00:00Z","operators":[]}"#;
         assert!(check_content("operators/acme.json", list).is_ok());
         let error = format!("{:#}", check_content("operators/umbrella.json", list).unwrap_err());
-        assert!(error.contains("its name is operators/acme.json"), "{error}");
+        assert!(error.contains("it is the tenant \"acme\"'s"), "{error}");
     }
 
     #[test]
     fn what_is_not_what_its_name_says_is_not_signed() {
-        for name in ["operators/acme.json", "releases/bar/1.0.0.json"] {
+        let names = [
+            "operators/acme.json",
+            "releases/bar/1.0.0.json",
+            "partners/meet.json",
+            "remedies.json",
+            "entitlements.json",
+        ];
+        for name in names {
             assert!(check_content(name, b"{}").is_err(), "{name}");
         }
         assert!(check_content("notes.txt", b"anything").is_ok());
