@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod image;
 pub mod pki;
 pub mod process;
+pub mod room;
 pub mod vendor;
 
 use std::path::{Path, PathBuf};

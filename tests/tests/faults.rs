@@ -6,53 +6,19 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
-use vigil_tests::device::{Daemon, Device, Options};
+use vigil_tests::device::Daemon;
 use vigil_tests::files::Fault;
-use vigil_tests::image::{self, SOUND};
-use vigil_tests::pki::Pki;
+use vigil_tests::room::{LIMIT, Room};
 use vigil_tests::vendor::Vendor;
-use vigil_tests::{binaries, free_port, wait_for};
+use vigil_tests::{binaries, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(60);
-
-struct Room {
-    directory: tempfile::TempDir,
-    vendor: Vendor,
-    device: Device,
+/// What is looked at in these tests.
+trait Watch {
+    fn wait_available(&self, wanted: bool) -> anyhow::Result<()>;
+    fn metadata_version(&self, role: &str) -> u64;
 }
 
-impl Room {
-    /// A device that no broker can be reached from, not switched on yet.
-    fn new() -> anyhow::Result<Self> {
-        let directory = tempfile::tempdir()?;
-        let vendor = Vendor::new(&directory.path().join("vendor"))?;
-        let pki = Pki::new(&directory.path().join("pki"))?;
-        let factory = directory.path().join("1.0.0.img");
-        image::build(&factory, "1.0.0", SOUND, 1 << 20)?;
-        let mut options = Options::new("room-1", free_port()?, &pki);
-        options.slot_bytes = 16 << 20;
-        let device = Device::new(&directory.path().join("device"), options, &vendor, &pki, &factory)?;
-        Ok(Self { directory, vendor, device })
-    }
-
-    fn status(&self) -> anyhow::Result<Value> {
-        wait_for("vigild to answer", LIMIT, || self.device.vigil(&["status"]).ok())
-    }
-
-    fn audited(&self, event: &str) -> Vec<Value> {
-        let log = self.device.vigil(&["audit", "show", "--limit", "100"]).unwrap_or_default();
-        let entries = log["entries"].as_array().cloned().unwrap_or_default();
-        entries.into_iter().filter(|entry| entry["event"] == event).collect()
-    }
-
-    fn lives(&mut self) -> anyhow::Result<()> {
-        match self.device.ended() {
-            None => Ok(()),
-            Some(daemon) => anyhow::bail!("{daemon:?} has ended"),
-        }
-    }
-
+impl Watch for Room {
     /// Waits until vigild says that the updater is there, or is not. A silent one is given two minutes by vigild.
     fn wait_available(&self, wanted: bool) -> anyhow::Result<()> {
         wait_for(&format!("the update's 'available' to be {wanted}"), Duration::from_secs(150), || {
@@ -67,7 +33,7 @@ impl Room {
 
 #[test]
 fn without_a_broker_the_device_does_its_work_and_says_what_it_waits_for() -> anyhow::Result<()> {
-    let mut room = Room::new()?;
+    let mut room = Room::alone("")?;
     room.device.power_on()?;
     wait_for("the operators list", LIMIT, || (!room.status().ok()?["operators"].is_null()).then_some(()))?;
     let status = wait_for("a failed attempt", LIMIT, || {
@@ -81,7 +47,7 @@ fn without_a_broker_the_device_does_its_work_and_says_what_it_waits_for() -> any
 
 #[test]
 fn a_damaged_store_is_put_aside_and_recorded_and_the_daemon_starts() -> anyhow::Result<()> {
-    let mut room = Room::new()?;
+    let mut room = Room::alone("")?;
     room.device.power_on()?;
     room.status()?;
     room.device.daemon(Daemon::Vigild)?.stop()?;
@@ -110,7 +76,7 @@ fn a_damaged_store_is_put_aside_and_recorded_and_the_daemon_starts() -> anyhow::
 
 #[test]
 fn a_mistake_in_the_configuration_is_named_with_its_file_and_line() -> anyhow::Result<()> {
-    let room = Room::new()?;
+    let room = Room::alone("")?;
     for (program, name, mistake) in [
         ("vigild", "vigil.toml", "\n[health]\nintervall = \"2s\"\n"),
         ("vigild", "vigil.toml", "\n[health]\ninterval = \"soon\"\n"),
@@ -144,7 +110,7 @@ fn a_mistake_in_the_configuration_is_named_with_its_file_and_line() -> anyhow::R
 #[test]
 fn whatever_the_repository_serves_the_device_lives_on_and_believes_the_next_honest_answer()
 -> anyhow::Result<()> {
-    let mut room = Room::new()?;
+    let mut room = Room::alone("")?;
     room.device.power_on()?;
     wait_for("the first metadata", LIMIT, || (room.metadata_version("timestamp") > 0).then_some(()))?;
     for fault in
@@ -178,7 +144,7 @@ fn operator(vendor: &Vendor) -> anyhow::Result<String> {
 
 #[test]
 fn an_updater_that_is_gone_is_said_to_be_unavailable_until_it_is_back() -> anyhow::Result<()> {
-    let mut room = Room::new()?;
+    let mut room = Room::alone("")?;
     room.device.power_on()?;
     room.wait_available(true)?;
     room.device.daemon(Daemon::Updaterd)?.kill();
@@ -191,7 +157,7 @@ fn an_updater_that_is_gone_is_said_to_be_unavailable_until_it_is_back() -> anyho
 
 #[test]
 fn an_updater_that_hangs_is_said_to_be_unavailable_and_answers_again_when_it_goes_on() -> anyhow::Result<()> {
-    let mut room = Room::new()?;
+    let mut room = Room::alone("")?;
     room.device.power_on()?;
     room.wait_available(true)?;
     let pid = room.device.daemon(Daemon::Updaterd)?.pid();

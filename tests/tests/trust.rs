@@ -5,56 +5,31 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use vigil_tests::broker::Mosquitto;
-use vigil_tests::device::{Daemon, Device, Options};
+use vigil_tests::device::Daemon;
 use vigil_tests::files::Fault;
-use vigil_tests::fleet::Operator;
-use vigil_tests::image::{self, SOUND};
-use vigil_tests::pki::Pki;
+use vigil_tests::room::{LIMIT, Room};
 use vigil_tests::vendor::{TENANT, Vendor};
 use vigil_tests::wait_for;
 
-const LIMIT: Duration = Duration::from_secs(60);
 /// What a refresh of an unchanged repository may cost.
 const REFRESH_BYTES: u64 = 10 * 1024;
 /// What vigil-updaterd may need to verify a repository of 10,000 targets.
 const PEAK_KIB: u64 = 12 * 1024;
 
-struct Room {
-    directory: tempfile::TempDir,
-    vendor: Vendor,
-    _broker: Mosquitto,
-    operator: Operator,
-    device: Device,
+/// What the vendor does in these tests.
+trait Publish {
+    fn add(&self, name: &str, content: &Value) -> anyhow::Result<()>;
+    /// A list whose operator may do everything, for so long.
+    fn set_operators(&self, lasts: Duration) -> anyhow::Result<()>;
 }
 
-impl Room {
-    fn new(more: &str) -> anyhow::Result<Self> {
-        let directory = tempfile::tempdir()?;
-        let vendor = Vendor::new(&directory.path().join("vendor"))?;
-        let pki = Pki::new(&directory.path().join("pki"))?;
-        let broker = Mosquitto::start(&directory.path().join("broker"), &pki, &["olga"])?;
-        let operator = Operator::new(&pki, &vendor, broker.port, "olga")?;
-        let factory = directory.path().join("1.0.0.img");
-        image::build(&factory, "1.0.0", SOUND, 1 << 20)?;
-        let mut options = Options::new("room-1", broker.port, &pki);
-        options.slot_bytes = 16 << 20;
-        more.clone_into(&mut options.more);
-        let device = Device::new(&directory.path().join("device"), options, &vendor, &pki, &factory)?;
-        Ok(Self { directory, vendor, _broker: broker, operator, device })
-    }
-
-    fn wait<T>(&self, what: &str, look: impl Fn(&Value) -> Option<T>) -> anyhow::Result<T> {
-        wait_for(what, LIMIT, || look(&self.device.vigil(&["status"]).ok()?))
-    }
-
+impl Publish for Room {
     fn add(&self, name: &str, content: &Value) -> anyhow::Result<()> {
         let file = self.directory.path().join("document.json");
         std::fs::write(&file, content.to_string())?;
         self.vendor.publish(&["add", name, &file.display().to_string()]).map(drop)
     }
 
-    /// A list whose operator may do everything, for so long.
     fn set_operators(&self, lasts: Duration) -> anyhow::Result<()> {
         let expires = Timestamp::now() + SignedDuration::try_from(lasts)?;
         let operator = json!({
@@ -67,22 +42,6 @@ impl Room {
         self.vendor
             .publish(&["operators", "set", "--tenant", TENANT, "--file", &file.display().to_string()])
             .map(drop)
-    }
-
-    fn answer(&self, kind: &str) -> anyhow::Result<String> {
-        let (_, answer) = self.operator.send("room-1", kind, &[])?;
-        Ok(reason(&answer).unwrap_or_default().to_owned())
-    }
-}
-
-/// The last reason that an answer names.
-fn reason(answer: &Value) -> Option<&str> {
-    match answer {
-        Value::Object(fields) => {
-            fields.get("reason").and_then(Value::as_str).or_else(|| fields.values().rev().find_map(reason))
-        }
-        Value::Array(items) => items.iter().rev().find_map(reason),
-        _ => None,
     }
 }
 
@@ -101,20 +60,19 @@ fn public_key(vendor: &Vendor) -> anyhow::Result<Value> {
 #[test]
 fn an_expired_operators_list_lets_only_observe_and_is_an_incident_until_a_new_one_comes() -> anyhow::Result<()>
 {
-    let mut room = Room::new("")?;
+    let mut room = Room::at_a_broker("")?;
     room.set_operators(Duration::from_secs(25))?;
     room.device.power_on()?;
-    room.wait("the operators list", |status| status["operators"]["count"].as_u64())?;
-    room.wait("the broker", |status| status["broker"]["connected"].as_bool().filter(|connected| *connected))?;
-    assert_eq!(room.answer("ping")?, "ok");
+    room.wait_ready()?;
+    assert_eq!(room.send("ping", &[])?, "ok");
 
     room.wait("the list to expire", |status| {
         status["trust"]["operators_expired"].as_bool().filter(|expired| *expired)
     })?;
-    assert_eq!(room.answer("diagnose")?, "operators_expired");
-    assert_eq!(room.answer("ping")?, "ok");
+    assert_eq!(room.send("diagnose", &[])?, "operators_expired");
+    assert_eq!(room.send("ping", &[])?, "ok");
     let incident = || -> Option<Value> {
-        let output = room.operator.run(&["status", "room-1", "--wait", "2"]).ok()?;
+        let output = room.operator().ok()?.run(&["status", "room-1", "--wait", "2"]).ok()?;
         let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
         shown["topics"].get("incident/operators-expired").cloned()
     };
@@ -123,9 +81,9 @@ fn an_expired_operators_list_lets_only_observe_and_is_an_incident_until_a_new_on
 
     room.set_operators(Duration::from_secs(3600))?;
     room.wait("the new list", |status| (status["trust"]["operators_expired"] == false).then_some(()))?;
-    assert_eq!(room.answer("diagnose")?, "ok");
+    assert_eq!(room.send("diagnose", &[])?, "ok");
     wait_for("the incident to be closed", LIMIT, || incident().is_none().then_some(()))?;
-    let output = room.operator.run(&["check", "room-1", "--accept-new"])?;
+    let output = room.operator()?.run(&["check", "room-1", "--accept-new"])?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     Ok(())
 }
@@ -133,8 +91,9 @@ fn an_expired_operators_list_lets_only_observe_and_is_an_incident_until_a_new_on
 #[test]
 fn a_partners_profile_is_followed_through_a_delegation_and_changes_under_a_running_device()
 -> anyhow::Result<()> {
-    let mut room =
-        Room::new("[network]\nprofiles = [\"meet\"]\nprobe_gateway = false\nprobe_timeout = \"1s\"\n")?;
+    let mut room = Room::at_a_broker(
+        "[network]\nprofiles = [\"meet\"]\nprobe_gateway = false\nprobe_timeout = \"1s\"\n",
+    )?;
     room.vendor.publish(&["role", "add", "partners", "--kind", "partners"])?;
     room.vendor.publish(&["role", "add", "operators", "--kind", "operators"])?;
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -170,7 +129,7 @@ fn a_partners_profile_is_followed_through_a_delegation_and_changes_under_a_runni
 #[test]
 fn an_unchanged_repository_costs_two_requests_and_little_and_ten_thousand_targets_little_memory()
 -> anyhow::Result<()> {
-    let mut room = Room::new("")?;
+    let mut room = Room::at_a_broker("")?;
     let many = room.directory.path().join("many");
     std::fs::create_dir(&many)?;
     for number in 0..10_000 {
@@ -204,16 +163,13 @@ fn an_unchanged_repository_costs_two_requests_and_little_and_ten_thousand_target
 
 #[test]
 fn a_repository_that_is_withheld_is_told_and_what_was_trusted_stays_trusted() -> anyhow::Result<()> {
-    let mut room = Room::new("")?;
+    let mut room = Room::at_a_broker("")?;
     room.device.power_on()?;
     room.wait("a refresh", |status| status["trust"]["refreshed_at"].as_i64())?;
     assert!(!room.wait("the trust", |status| status["trust"]["frozen"].as_bool())?);
-    room.wait("the broker", |status| status["broker"]["connected"].as_bool().filter(|connected| *connected))?;
+    room.wait_ready()?;
     room.vendor.files.misbehave("metadata", Fault::Unavailable);
-    room.wait("the refresh to fail", |_| {
-        let log = room.device.vigil(&["audit", "show", "--limit", "100"]).ok()?;
-        log["entries"].as_array()?.iter().any(|entry| entry["event"] == "refresh.failed").then_some(())
-    })?;
-    assert_eq!(room.answer("ping")?, "ok", "what was trusted stays trusted");
+    room.wait("the refresh to fail", |_| (!room.audited("refresh.failed").is_empty()).then_some(()))?;
+    assert_eq!(room.send("ping", &[])?, "ok", "what was trusted stays trusted");
     Ok(())
 }
