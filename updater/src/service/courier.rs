@@ -135,6 +135,10 @@ impl Updater {
             return self.fetch_failed(&open, "more bytes than were signed for");
         }
         let now = now();
+        // Byte by byte, a file could be on its way for ever without one being late.
+        if matches!(open.what, What::Trust(_)) && self.trust.is_overdue(now) {
+            return self.fetch_failed(&open, "the refresh took too long and begins anew");
+        }
         match fetch {
             Fetch::Failed => self.fetch_failed(&open, "the courier could not fetch it"),
             Fetch::Missing => self.missing(&open),

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use vigil_protocol::limits;
 use vigil_protocol::operators::Operators;
 use vigil_protocol::trusted::{ENTITLEMENT_KEYS, REMEDIES, TargetKind, operators_target, partner_target};
@@ -23,6 +23,9 @@ use crate::stash::sha256_hex;
 
 /// A round that takes longer is given up: a courier that brings a byte an hour must not pass for a refresh.
 const ROUND_DEADLINE: Duration = Duration::from_secs(900);
+
+/// The publisher's clock and the device's oscillator may be off by so much before the device's clock is called wrong.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(10);
 
 /// Why nothing can be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -190,6 +193,11 @@ impl Trust {
         self.round != Round::Idle
     }
 
+    /// Whether a round is under way that has taken too long.
+    pub fn is_overdue(&self, now: Now) -> bool {
+        self.is_busy() && now.boot.saturating_sub(self.began.boot) > ROUND_DEADLINE
+    }
+
     /// Begins a round, in place of one that may be under way.
     pub fn begin_refresh(&mut self, now: Now) {
         self.set.begin_refresh();
@@ -228,7 +236,7 @@ impl Trust {
 
     /// Takes what was fetched, and makes durable what follows from it.
     pub fn take(&mut self, wanted: &Wanted, fetched: Fetched<'_>, now: Now) -> Result<Progress, TrustError> {
-        if now.boot.saturating_sub(self.began.boot) > ROUND_DEADLINE {
+        if self.is_overdue(now) {
             self.give_up();
             return Err(TrustError::Courier("the refresh took too long and begins anew".to_owned()));
         }
@@ -263,7 +271,7 @@ impl Trust {
             refreshed_at: self.refreshed_at.map(Timestamp::as_second),
             fresh_until: self.set.expires(Role::Timestamp).map(Timestamp::as_second),
             frozen: self.set.expires(Role::Timestamp).is_some_and(|expires| expires <= wall),
-            clock_behind: now.wall < wall,
+            clock_behind: wall.duration_since(now.wall) > CLOCK_TOLERANCE,
             operators_expired: self.operators.as_ref().is_some_and(|list| list.expires <= wall),
         }
     }
@@ -279,7 +287,9 @@ impl Trust {
 
     /// A failure of a document that is not needed to be safe is told, and the round goes on.
     fn failed(&mut self, error: TrustError, now: Now) -> Result<Progress, TrustError> {
-        if let Round::Look { waiting, name: Some(name) } | Round::Fetch { waiting, name } = &mut self.round
+        if !self.is_overdue(now)
+            && let Round::Look { waiting, name: Some(name) } | Round::Fetch { waiting, name } =
+                &mut self.round
             && !is_required(name)
         {
             self.notes.push(("trust.problem", format!("{name} stays as it was: {error}")));

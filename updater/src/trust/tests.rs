@@ -280,6 +280,23 @@ fn a_round_that_takes_too_long_is_given_up() {
     assert!(matches!(room.bring(), Err(TrustError::Courier(_))));
     assert!(!room.trust.is_busy());
     assert_eq!(room.refresh().unwrap(), Progress::Refreshed);
+
+    // Not even a document that is not needed may hold a round up for ever.
+    room.put("partners", &partner_target("meet"), &profile("Other"));
+    room.publish();
+    let bytes = room.documents.remove(&partner_target("meet"));
+    room.trust.begin_refresh(room.now());
+    while !matches!(room.trust.wanted(), Some(Wanted::Target { .. })) {
+        let Some(Wanted::Metadata(request)) = room.trust.wanted() else { panic!("nothing is wanted") };
+        let file = room.repository.files.get(&request.path);
+        let fetched = file.map_or(Fetched::Missing, |bytes| Fetched::Bytes(bytes));
+        let now = room.now();
+        room.trust.take(&Wanted::Metadata(request.clone()), fetched, now).unwrap();
+    }
+    room.boot += ROUND_DEADLINE + Duration::from_secs(1);
+    assert!(room.trust.is_overdue(room.now()));
+    assert!(room.trust.fetch_failed("slow", room.now()).is_err());
+    assert!(!room.trust.is_busy() && bytes.is_some());
 }
 
 #[test]

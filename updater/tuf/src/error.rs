@@ -116,3 +116,19 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_names_what_it_is_about() {
+        let delegated = RoleName::Delegated("bar".to_owned());
+        let names = [Subject::from(Role::Root), Subject::from(delegated), Subject::Target("a".to_owned())];
+        assert_eq!(
+            names.map(|subject| Error::Hash(subject).to_string().split(" has").next().map(str::to_owned)),
+            ["the root metadata", "the delegated role \"bar\" metadata", "the target \"a\""]
+                .map(|name| Some(name.to_owned()))
+        );
+    }
+}

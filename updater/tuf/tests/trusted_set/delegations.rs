@@ -331,7 +331,8 @@ fn delegations_that_make_no_sense_are_refused() {
         repository.publish();
         assert_eq!(Client::new(&repository).refused(&repository).0, "malformed", "{delegations}");
     }
-    for delegations in [roles(vec![]), roles(vec![good.clone()]), bits(1), bits(32)] {
+    let longest = with("name", json!("n".repeat(200)));
+    for delegations in [roles(vec![]), roles(vec![good.clone()]), roles(vec![longest]), bits(1), bits(32)] {
         let mut repository = Repository::new();
         repository.targets["delegations"] = delegations;
         repository.publish();

@@ -130,10 +130,13 @@ fn fields_outside_of_what_is_signed_are_ignored() {
 
 #[test]
 fn a_file_with_endless_signatures_is_refused() {
-    let mut repository = Repository::new();
-    with_timestamp(&mut repository, |file| {
-        let more = (0..256).map(|n| json!({"keyid": format!("k{n}"), "sig": ""}));
-        file["signatures"].as_array_mut().unwrap().extend(more);
-    });
-    assert_eq!(Client::new(&repository).refused(&repository), ("malformed", Some(Role::Timestamp)));
+    for (more, accepted) in [(255, true), (256, false)] {
+        let mut repository = Repository::new();
+        with_timestamp(&mut repository, |file| {
+            let more = (0..more).map(|n| json!({"keyid": format!("k{n}"), "sig": ""}));
+            file["signatures"].as_array_mut().unwrap().extend(more);
+        });
+        let result = Client::new(&repository).refresh(&repository, now());
+        assert_eq!(result.as_ref().err().map(vigil_tuf::Error::code), (!accepted).then_some("malformed"));
+    }
 }

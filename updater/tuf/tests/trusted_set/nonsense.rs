@@ -105,3 +105,16 @@ proptest! {
         let _ = Json::parse(&bytes).map(|json| json.canonical());
     }
 }
+
+#[test]
+fn the_limits_are_those_that_docs_trust_md_names() {
+    const KIB: u64 = 1024;
+    let limits = [
+        vigil_tuf::MAX_ROOT_BYTES,
+        vigil_tuf::MAX_TIMESTAMP_BYTES,
+        vigil_tuf::MAX_SNAPSHOT_BYTES,
+        vigil_tuf::MAX_TARGETS_BYTES,
+        vigil_tuf::MAX_STATED_BYTES,
+    ];
+    assert_eq!(limits, [512, 16, 2_048, 5_120, 32_768].map(|limit| limit * KIB));
+}
