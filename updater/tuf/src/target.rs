@@ -64,6 +64,12 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_encoded_as_one_part_of_a_url_and_a_path_part_by_part() {
+        assert_eq!(encoded("a/b ?#é-._~"), "a%2Fb%20%3F%23%C3%A9-._~");
+        assert_eq!(encoded_path("a b/ä.json"), "a%20b/%C3%A4.json");
+    }
+
+    #[test]
     fn the_hash_stands_before_the_file_name_and_never_before_the_directory() {
         let target = Target { length: 1, hashes: Hashes::sha256_of(b"x"), custom: None };
         let hash = target.sha256().unwrap();
