@@ -83,7 +83,8 @@ fn an_expired_operators_list_lets_only_observe_and_is_an_incident_until_a_new_on
     room.wait("the new list", |status| (status["trust"]["operators_expired"] == false).then_some(()))?;
     assert_eq!(room.send("diagnose", &[])?, "ok");
     wait_for("the incident to be closed", LIMIT, || incident().is_none().then_some(()))?;
-    let output = room.operator()?.run(&["check", "room-1", "--accept-new"])?;
+    let known = room.directory.path().join("known.json").display().to_string();
+    let output = room.operator()?.run(&["check", "room-1", "--accept-new", "--known", &known])?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     Ok(())
 }
