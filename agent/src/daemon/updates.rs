@@ -154,8 +154,8 @@ impl Daemon {
                 Outcome::Success,
                 json!({ "operators": names }),
             );
+            // Incidents follow with the status that comes next: the one that is held was made for the list before.
             self.operators = operators;
-            self.publish_incidents();
         }
     }
 

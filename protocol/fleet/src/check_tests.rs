@@ -210,6 +210,8 @@ fn a_closed_incident_is_one_that_the_broker_does_not_keep() {
     assert_eq!(outcome(&retained, INCIDENT), Outcome::Stale, "kept although it is closed");
     retained.insert("health".into(), Vec::new());
     assert_eq!(outcome(&retained, "health"), Outcome::Missing, "nothing else may be empty");
+    retained.insert("digest".into(), Vec::new());
+    assert_eq!(outcome(&retained, "digest"), Outcome::Forged);
 }
 
 #[test]

@@ -242,7 +242,7 @@ impl Trust {
         }
         let result = match (wanted, fetched) {
             (Wanted::Metadata(_), fetched) => self.feed(fetched, now),
-            (Wanted::Target { name, .. }, Fetched::Bytes(bytes)) => self.keep(&name.clone(), bytes),
+            (Wanted::Target { name, .. }, Fetched::Bytes(bytes)) => self.keep(name, bytes),
             (Wanted::Target { name, .. }, Fetched::Missing) => {
                 Err(TrustError::Courier(format!("{name} is not there")))
             }
