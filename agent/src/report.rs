@@ -94,7 +94,9 @@ pub fn update_state(status: Option<&UpdateStatus>) -> Update {
             running: None,
             target: None,
             progress: None,
+            paused: false,
             last_failure: None,
+            quarantined: Vec::new(),
             floor: 0,
         };
     };
@@ -122,8 +124,12 @@ pub fn update_state(status: Option<&UpdateStatus>) -> Update {
             cause: failure.cause.clone(),
             message: failure.message.clone(),
             rolled_back: failure.rolled_back,
+            fault: failure.fault.map(|fault| fault.name().to_owned()),
+            after: failure.after.clone(),
             at: Timestamp::from_second(failure.at_seconds).unwrap_or(Timestamp::UNIX_EPOCH),
         }),
+        paused: status.paused,
+        quarantined: status.quarantined.clone(),
         floor: status.floor,
     }
 }

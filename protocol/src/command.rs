@@ -34,11 +34,31 @@ pub enum Kind {
     /// Install a release; verified again by `vigil-updaterd`.
     #[serde(rename = "update.install")]
     UpdateInstall,
+    /// Stop an install until it is resumed; verified again by `vigil-updaterd`, as those below.
+    #[serde(rename = "update.pause")]
+    UpdatePause,
+    /// Go on with it.
+    #[serde(rename = "update.resume")]
+    UpdateResume,
+    /// Give it up, before the new release runs.
+    #[serde(rename = "update.cancel")]
+    UpdateCancel,
+    /// Go back from a release that is not confirmed yet.
+    #[serde(rename = "update.rollback")]
+    UpdateRollback,
 }
 
 impl Kind {
     /// All kinds, in the order in which help texts list them.
-    pub const ALL: [Self; 3] = [Self::Ping, Self::Diagnose, Self::UpdateInstall];
+    pub const ALL: [Self; 7] = [
+        Self::Ping,
+        Self::Diagnose,
+        Self::UpdateInstall,
+        Self::UpdatePause,
+        Self::UpdateResume,
+        Self::UpdateCancel,
+        Self::UpdateRollback,
+    ];
 
     /// The kind's name on the wire.
     pub fn name(self) -> &'static str {
@@ -46,6 +66,10 @@ impl Kind {
             Self::Ping => "ping",
             Self::Diagnose => "diagnose",
             Self::UpdateInstall => "update.install",
+            Self::UpdatePause => "update.pause",
+            Self::UpdateResume => "update.resume",
+            Self::UpdateCancel => "update.cancel",
+            Self::UpdateRollback => "update.rollback",
         }
     }
 
@@ -59,7 +83,11 @@ impl Kind {
         match self {
             Self::Ping => Scope::Observe,
             Self::Diagnose => Scope::Operate,
-            Self::UpdateInstall => Scope::Update,
+            Self::UpdateInstall
+            | Self::UpdatePause
+            | Self::UpdateResume
+            | Self::UpdateCancel
+            | Self::UpdateRollback => Scope::Update,
         }
     }
 }
@@ -145,6 +173,10 @@ pub enum Reason {
     BadArgument,
     /// The same thing is already under way.
     Busy,
+    /// It makes no sense in the state that the device is in; the message says what does.
+    NotNow,
+    /// The release was at fault on this device too often; an operator can lift that.
+    Quarantined,
     /// The device lost power, or was restarted, while it ran.
     Interrupted,
     /// `vigil-updaterd` does not answer.

@@ -211,9 +211,16 @@ pub struct Update {
     /// How far writing has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
+    /// Whether the install waits for an operator to resume it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// The last failure or rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<UpdateFailure>,
+    /// Releases that were at fault here too often, by their TUF target: they are installed again only with
+    /// `lift_quarantine`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<String>,
     /// No release below this sequence is installed any more.
     #[serde(default)]
     pub floor: u64,
@@ -257,12 +264,18 @@ pub struct UpdateFailure {
     /// Which release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<ReleaseName>,
-    /// Why, as a stable code: `gate`, `no_contact`, `boot_failed`, `crash_loop`, `corrupt`, ….
+    /// Why, as a stable code: `gate`, `no_contact`, `panic`, `hang`, `boot_failed`, `crash_loop`, `cancelled`, ….
     pub cause: String,
     /// Why, for a person.
     pub message: String,
     /// Whether the device went back to the release before.
     pub rolled_back: bool,
+    /// After a rollback: whose fault it was, `release` or `room`, once that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// After a rollback: what the same checks say of the release before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
     /// When, by the device's clock.
     pub at: Timestamp,
 }

@@ -163,7 +163,12 @@ impl Courier {
     /// Brings what one need asks for, changed by `tamper`. Gives back the last answer.
     fn bring(&mut self, need: &Need, tamper: &mut Tamper<'_>) -> anyhow::Result<Response> {
         let Ok(file) = std::fs::File::open(self.repository.join(&need.path)) else {
-            return self.ask(&Request::Feed { need: need.need, offset: need.offset, fetch: Fetch::Missing });
+            return self.ask(&Request::Feed {
+                need: need.need,
+                offset: need.offset,
+                fetch: Fetch::Missing,
+                trouble: None,
+            });
         };
         let length = file.metadata()?.len().saturating_sub(need.offset).min(need.length);
         let mut bytes = vec![0; usize::try_from(length)?];
@@ -174,7 +179,8 @@ impl Courier {
         loop {
             let chunk = chunks.next().unwrap_or_default();
             let fetch = if chunks.peek().is_some() { Fetch::More } else { Fetch::Last };
-            let response = self.ask_with(&Request::Feed { need: need.need, offset, fetch }, chunk)?;
+            let response =
+                self.ask_with(&Request::Feed { need: need.need, offset, fetch, trouble: None }, chunk)?;
             if response != Response::Continue {
                 return Ok(response);
             }
@@ -482,16 +488,16 @@ fn bytes_for_another_need_or_another_place_are_refused() -> anyhow::Result<()> {
     let mut courier = room.courier()?;
     courier.ask(&Request::Refresh)?;
     let Response::Need(need) = courier.ask(&Request::Next)? else { bail!("nothing to fetch") };
-    let stale = Request::Feed { need: need.need + 1, offset: 0, fetch: Fetch::Last };
+    let stale = Request::Feed { need: need.need + 1, offset: 0, fetch: Fetch::Last, trouble: None };
     assert_eq!(Courier::code(&courier.ask_with(&stale, b"x")?), "stale_need");
-    let elsewhere = Request::Feed { need: need.need, offset: 5, fetch: Fetch::Last };
+    let elsewhere = Request::Feed { need: need.need, offset: 5, fetch: Fetch::Last, trouble: None };
     assert_eq!(Courier::code(&courier.ask_with(&elsewhere, b"x")?), "fetch_failed");
     courier.ask(&Request::Refresh)?;
     let Response::Need(need) = courier.ask(&Request::Next)? else { bail!("nothing to fetch") };
-    let endless = Request::Feed { need: need.need, offset: 0, fetch: Fetch::More };
+    let endless = Request::Feed { need: need.need, offset: 0, fetch: Fetch::More, trouble: None };
     let mut sent = 0;
     loop {
-        let request = Request::Feed { need: need.need, offset: sent, fetch: Fetch::More };
+        let request = Request::Feed { need: need.need, offset: sent, fetch: Fetch::More, trouble: None };
         let response = courier.ask_with(&request, &vec![b'x'; CHUNK])?;
         sent += CHUNK as u64;
         if response != Response::Continue {

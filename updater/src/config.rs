@@ -63,6 +63,15 @@ pub struct Config {
     /// The gate's checks: commands of the image that exit 0 when all is well.
     #[serde(default)]
     pub gate: Vec<GateCheck>,
+    /// What takes an image that is not written to a part of the slot, such as a peripheral's firmware.
+    #[serde(default)]
+    pub hooks: Vec<HookConfig>,
+    /// Where hardware and kernel leave word of how a boot ended.
+    #[serde(default)]
+    pub evidence: EvidenceConfig,
+    /// The hardware watchdog, if this process is to feed it.
+    #[serde(default)]
+    pub watchdog: Option<WatchdogConfig>,
     /// Who the device is.
     #[serde(skip)]
     pub device: DeviceConfig,
@@ -108,6 +117,8 @@ pub struct TrialConfig {
     /// See [`Policy::courier_deadline`].
     #[serde(deserialize_with = "seconds")]
     pub courier_seconds: Option<Duration>,
+    /// See [`Policy::quarantine_after`].
+    pub quarantine_after: Option<u32>,
 }
 
 /// What is done when something cannot be fetched, or is not what was signed.
@@ -132,6 +143,74 @@ pub struct GateCheck {
     /// It fails when it takes longer.
     #[serde(default = "default_check_seconds", deserialize_with = "some_seconds")]
     pub timeout_seconds: Duration,
+}
+
+/// A program that takes an image which is not written to a part of the slot.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HookConfig {
+    /// The image's name in the release's manifest.
+    pub image: String,
+    /// The program and its arguments. The image is its standard input; exit code 0 means that it was taken.
+    pub command: Vec<String>,
+    /// The image's bytes at most: it is kept on the data partition.
+    pub max_bytes: u64,
+    /// It fails when it takes longer.
+    #[serde(default = "default_hook_seconds", deserialize_with = "some_seconds")]
+    pub timeout_seconds: Duration,
+    /// Files and directories that it may write to, such as the peripheral's device. All else it may only read.
+    #[serde(default)]
+    pub writes: Vec<PathBuf>,
+}
+
+/// Where hardware and kernel leave word of how a boot ended.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvidenceConfig {
+    /// The directory of the kernel's crash records.
+    pub crash_records: PathBuf,
+    /// The watchdog's boot status: a number other than 0 when it reset the device.
+    pub watchdog_status: PathBuf,
+    /// A file in which the board tells the reason of the last reset in words.
+    pub reset_reason: Option<PathBuf>,
+    /// Words in it that mean a power failure.
+    pub power_words: Vec<String>,
+}
+
+impl Default for EvidenceConfig {
+    fn default() -> Self {
+        Self {
+            crash_records: "/sys/fs/pstore".into(),
+            watchdog_status: "/sys/class/watchdog/watchdog0/bootstatus".into(),
+            reset_reason: None,
+            power_words: vec!["power".to_owned(), "por".to_owned(), "brownout".to_owned()],
+        }
+    }
+}
+
+/// The hardware watchdog.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatchdogConfig {
+    /// Its device.
+    pub device: PathBuf,
+    /// It is fed so often: a third of its time-out at most.
+    #[serde(default = "default_feed_seconds", deserialize_with = "some_seconds")]
+    pub feed_seconds: Duration,
+}
+
+/// Where an image is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A part of a slot, which is there and has the size it has.
+    Part(PathBuf),
+    /// A file, made for the image.
+    Payload {
+        /// Its path.
+        path: PathBuf,
+        /// Its bytes at most.
+        max_bytes: u64,
+    },
 }
 
 /// Who the device is.
@@ -171,6 +250,12 @@ fn default_true() -> bool {
 }
 fn default_check_seconds() -> Duration {
     Duration::from_secs(30)
+}
+fn default_hook_seconds() -> Duration {
+    Duration::from_secs(300)
+}
+fn default_feed_seconds() -> Duration {
+    Duration::from_secs(10)
 }
 fn default_revision() -> String {
     "r1".to_owned()
@@ -225,6 +310,14 @@ impl Config {
                 ));
             }
         }
+        for hook in &self.hooks {
+            if hook.command.is_empty() {
+                return Err(format!("hooks: {:?} has no command", hook.image));
+            }
+            if !is_name(&hook.image) || self.slots[0].parts.contains_key(&hook.image) {
+                return Err(format!("hooks: {:?}: a name that no part of a slot has is needed", hook.image));
+            }
+        }
         if let Some(check) = self.gate.iter().find(|check| check.command.is_empty()) {
             return Err(format!("gate: {:?} has no command", check.name));
         }
@@ -245,6 +338,8 @@ impl Config {
             courier_deadline: self.trial.courier_seconds.unwrap_or(default.courier_deadline),
             fetch_retries: self.fetch.retries.unwrap_or(default.fetch_retries),
             fetch_pause: self.fetch.pause_seconds.unwrap_or(default.fetch_pause),
+            quarantine_after: self.trial.quarantine_after.unwrap_or(default.quarantine_after),
+            hooks: self.hooks.iter().map(|hook| hook.image.clone()).collect(),
             ..default
         }
     }
@@ -252,6 +347,15 @@ impl Config {
     /// The slot that does not run.
     pub fn other_slot(&self, running: &str) -> &SlotConfig {
         if self.slots[0].name == running { &self.slots[1] } else { &self.slots[0] }
+    }
+
+    /// Where an image of a release is written: a part of the slot or, for a hook, a file on the data partition.
+    pub fn place(&self, slot: &str, image: &str) -> Option<Place> {
+        if let Some(hook) = self.hooks.iter().find(|hook| hook.image == image) {
+            let path = self.state.join("payloads").join(slot).join(image);
+            return Some(Place::Payload { path, max_bytes: hook.max_bytes });
+        }
+        self.slot(slot)?.parts.get(image).cloned().map(Place::Part)
     }
 
     /// A slot by name.

@@ -32,6 +32,26 @@ pub struct Journal {
     pub last_failure: Option<Failure>,
     /// Envelopes that were used.
     pub replay: Replay,
+    /// Releases that were at fault, by their TUF target.
+    #[serde(default)]
+    pub faults: BTreeMap<String, Faulty>,
+    /// What each slot holds for its hooks: SHA-256 by image, by slot.
+    #[serde(default)]
+    pub payloads: BTreeMap<String, BTreeMap<String, String>>,
+    /// What each hook was last handed with success: SHA-256 by image.
+    #[serde(default)]
+    pub applied: BTreeMap<String, String>,
+}
+
+/// A release that was at fault.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Faulty {
+    /// How often.
+    pub failures: u32,
+    /// The last cause.
+    pub cause: String,
+    /// Counts up over all of them: the lowest was last at fault longest ago.
+    pub order: u64,
 }
 
 /// One install, from its acceptance on.
@@ -57,6 +77,18 @@ pub struct Install {
     pub trial: Option<Trial>,
     /// A rollback was decided and waits for the restart.
     pub reverting: bool,
+    /// Root at the device asked for it, without a command.
+    #[serde(default)]
+    pub by_root: bool,
+    /// It waits for a person to let it go on.
+    #[serde(default)]
+    pub paused: bool,
+    /// The kernel's crash records that were there before the restart: what is new after it is the release's.
+    #[serde(default)]
+    pub crash_records: Vec<String>,
+    /// After a rollback: whose fault it was is still being found out.
+    #[serde(default)]
+    pub judging: bool,
 }
 
 /// The trial of a release.
@@ -70,6 +102,9 @@ pub struct Trial {
     pub began_millis: u64,
     /// When the gate was passed, in milliseconds of the boot clock.
     pub good_millis: Option<u64>,
+    /// Boots that ended because the power failed; they are not counted as the release's.
+    #[serde(default)]
+    pub power_cuts: u32,
 }
 
 /// Where the journal lies.

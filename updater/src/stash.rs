@@ -1,5 +1,5 @@
-//! The manifest and indexes of the install under way: kept so that an interrupted install goes on without fetching
-//! them again, and believed only by their hashes.
+//! The manifest and indexes of the install under way, and the images' first bytes, which are written last: kept so that
+//! an interrupted install goes on without fetching them again, and believed only by their hashes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use vigil_durable::Mode;
 
 use crate::engine::Work;
 use crate::release::{INDEX_BYTES, Index, MANIFEST_BYTES, Manifest};
+use crate::slot::HEAD_BYTES;
 
 /// The files.
 #[derive(Debug)]
@@ -35,7 +36,18 @@ impl Stash {
         vigil_durable::write("stash.index", &self.index_file(image), bytes, Mode::Private)
     }
 
-    /// All of it, if it is what the journal's hash vouches for.
+    /// Keeps the first bytes of an image until they are written.
+    pub fn keep_head(&self, image: usize, bytes: &[u8]) -> io::Result<()> {
+        vigil_durable::write("stash.head", &self.head_file(image), bytes, Mode::Private)
+    }
+
+    /// The first bytes of an image, if they are kept. Nothing vouches for them but the hash of the image's first frame,
+    /// which they belong to.
+    pub fn head(&self, image: usize) -> Option<Vec<u8>> {
+        vigil_durable::read_bounded(&self.head_file(image), HEAD_BYTES as u64).ok()?
+    }
+
+    /// Manifest and indexes, if they are what the journal's hash vouches for.
     pub fn load(&self, manifest_sha256: &str) -> Option<Work> {
         let bytes =
             vigil_durable::read_bounded(&self.directory.join("manifest.json"), MANIFEST_BYTES).ok()??;
@@ -61,8 +73,25 @@ impl Stash {
         }
     }
 
+    fn head_file(&self, image: usize) -> PathBuf {
+        self.directory.join(format!("head-{image}"))
+    }
+
     fn index_file(&self, image: usize) -> PathBuf {
         self.directory.join(format!("index-{image}"))
+    }
+}
+
+/// SHA-256 of a file, lower-case hex.
+pub fn file_sha256(path: &Path) -> io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(HEXLOWER.encode(&hash.finalize())),
+            count => hash.update(&buffer[..count]),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `vigil`: the technician's tool, at the device.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,15 +10,16 @@ use clap::{Args, Parser, Subcommand};
 use hyper::Method;
 use serde_json::{Value, json};
 use vigil_agent::audit::{VerifyError, verify};
-use vigil_agent::technician::{self, AskError, ask};
+use vigil_agent::technician::{self, AskError, Install, Updater, UpdaterError, ask};
 use vigil_protocol::keys::PublicKey;
+use vigil_wire::{Control, UpdateStatus};
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, and all is well
   1  failed
   2  wrong usage
-  3  vigild cannot be reached
+  3  vigild, or the updater, cannot be reached
   4  permission denied
   5  done, and something needs attention: not connected, a fault found, an update failed, a log not believed";
 
@@ -36,6 +38,9 @@ struct Common {
     /// Where vigild's sockets are
     #[arg(long, global = true, default_value = "/run/vigil", value_name = "DIR")]
     run_dir: PathBuf,
+    /// vigil-updaterd's socket
+    #[arg(long, global = true, default_value = "/run/vigil-updater/updater.sock", value_name = "FILE")]
+    updater: PathBuf,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -49,15 +54,52 @@ enum Job {
     Health,
     /// Test the network and say whose fault it is (needs the admin group)
     Diagnose,
-    /// Slots, releases, progress, last failure
+    /// Slots, releases, progress, last failure; and take an install in hand
+    #[command(args_conflicts_with_subcommands = true)]
     Update {
         /// Show it again whenever it changes, until it is settled
         #[arg(long)]
         watch: bool,
+        /// Ask vigil-updaterd itself, as root: also when vigild is dead
+        #[arg(long)]
+        direct: bool,
+        #[command(subcommand)]
+        act: Option<Act>,
+    },
+    /// Install a signed release from a directory or USB stick, as root: also when vigild is dead
+    Install {
+        /// The directory that holds metadata/, targets/ and blobs/
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// The release's version [default: the newest in the directory]
+        #[arg(long, value_name = "VERSION")]
+        release: Option<semver::Version>,
+        /// An operator's signed update.install; without it root at the device answers for the install
+        #[arg(long, value_name = "FILE", conflicts_with = "release")]
+        command: Option<PathBuf>,
     },
     /// The audit log
     #[command(subcommand)]
     Audit(AuditJob),
+}
+
+#[derive(Subcommand)]
+enum Act {
+    /// Stop the install until it is resumed
+    Pause(By),
+    /// Go on with it
+    Resume(By),
+    /// Give it up, before the new release runs
+    Cancel(By),
+    /// Go back from a release that is not confirmed yet
+    Rollback(By),
+}
+
+#[derive(Args)]
+struct By {
+    /// An operator's signed command of this kind; without it root at the device answers for it
+    #[arg(long, value_name = "FILE")]
+    command: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -95,7 +137,11 @@ fn main() -> ExitCode {
             ExitCode::from(match error.downcast_ref::<AskError>() {
                 Some(AskError::Unreachable(..)) => 3,
                 Some(AskError::NotPermitted(_)) => 4,
-                _ => 1,
+                _ => match error.downcast_ref::<UpdaterError>() {
+                    Some(UpdaterError::Unreachable(..)) => 3,
+                    Some(error) if error.is_permission() => 4,
+                    _ => 1,
+                },
             })
         }
     }
@@ -110,14 +156,88 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Job::Status => show(get("/v1/status")?, technician::status),
         Job::Health => show(get("/v1/health")?, technician::health),
         Job::Diagnose => show(ask(&admin, Method::POST, "/v1/diagnose")?, technician::diagnosis),
-        Job::Update { watch: false } => show(get("/v1/update")?, technician::update),
-        Job::Update { watch: true } => watch(&arguments.common, || Ok(get("/v1/update")?)),
+        Job::Update { act: Some(act), .. } => {
+            let (control, by) = match act {
+                Act::Pause(by) => (Control::Pause, by),
+                Act::Resume(by) => (Control::Resume, by),
+                Act::Cancel(by) => (Control::Cancel, by),
+                Act::Rollback(by) => (Control::Rollback, by),
+            };
+            let mut updater = Updater::connect(&arguments.common.updater)?;
+            updater.control(control, by.command.as_deref())?;
+            print(&arguments.common, &state(&updater.status()?), technician::update).map(|_| true)
+        }
+        Job::Update { watch: again, direct, act: None } => {
+            let get = || {
+                Ok(if *direct {
+                    state(&Updater::connect(&arguments.common.updater)?.status()?)
+                } else {
+                    get("/v1/update")?
+                })
+            };
+            if *again { watch(&arguments.common, get) } else { show(get()?, technician::update) }
+        }
+        Job::Install { from, release, command } => {
+            let install = Install { from: from.clone(), release: release.clone(), command: command.clone() };
+            install_from(&arguments.common, &install)
+        }
         Job::Audit(AuditJob::Show { first, limit }) => {
             let first = first.map_or_else(String::new, |first| format!("&first={first}"));
             show(get(&format!("/v1/audit?limit={limit}{first}"))?, technician::audit)
         }
         Job::Audit(AuditJob::Verify { state, key, origin }) => {
             verify_audit(&arguments.common, state, key.as_deref(), origin.as_deref())
+        }
+    }
+}
+
+/// What `vigild` would tell of this.
+fn state(status: &UpdateStatus) -> Value {
+    json!(vigil_agent::report::update_state(Some(status)))
+}
+
+fn install_from(common: &Common, install: &Install) -> anyhow::Result<bool> {
+    let mut updater = Updater::connect(&common.updater)?;
+    let mut progress = Progress::new();
+    let status = updater.install(install, |status| progress.show(status))?;
+    progress.end();
+    print(common, &state(&status), technician::update)
+}
+
+/// One line on a terminal's standard error; elsewhere a line for each state.
+struct Progress {
+    is_terminal: bool,
+    shown: String,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { is_terminal: std::io::stderr().is_terminal(), shown: String::new() }
+    }
+
+    fn show(&mut self, status: &UpdateStatus) {
+        let mut text = status.state.name().to_owned();
+        if let Some(progress) =
+            status.progress.filter(|progress| self.is_terminal && progress.total_bytes > 0)
+        {
+            let percent = progress.done_bytes * 100 / progress.total_bytes;
+            let total = progress.total_bytes / 1_000_000;
+            text = format!("{text:<12} {percent:>3} % of {total} MB");
+        }
+        if text == self.shown {
+            return;
+        }
+        if self.is_terminal {
+            eprint!("\r{text:<40}");
+        } else {
+            eprintln!("{text}");
+        }
+        self.shown = text;
+    }
+
+    fn end(&self) {
+        if self.is_terminal && !self.shown.is_empty() {
+            eprintln!();
         }
     }
 }

@@ -231,6 +231,9 @@ pub struct Repository {
     /// A transfer that stalls for so long is given up.
     #[serde(deserialize_with = "duration::within::<1, HOUR, _>", serialize_with = "duration::text")]
     pub timeout: Duration,
+    /// Bytes per second that updates may take of the room's network, 1000 at least; no limit without it.
+    #[serde(deserialize_with = "values::optional_rate")]
+    pub max_rate: Option<u64>,
 }
 
 impl Default for Repository {
@@ -240,6 +243,7 @@ impl Default for Repository {
             ca_file: None,
             refresh_interval: seconds::<{ 6 * HOUR }>(),
             timeout: seconds::<30>(),
+            max_rate: None,
         }
     }
 }

@@ -244,6 +244,16 @@ pub(super) fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Err
     }
 }
 
+/// Bytes per second. Slower than this and a frame takes longer than the updater waits.
+pub(super) fn optional_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let rate = u64::deserialize(from)?;
+    if rate >= 1000 {
+        Ok(Some(rate))
+    } else {
+        Err(D::Error::custom("expected 1000 bytes per second or more"))
+    }
+}
+
 pub(super) fn repository_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Url>, D::Error> {
     let text = String::deserialize(from)?;
     let url = Url::parse(&text).ok().filter(|url| {

@@ -11,6 +11,7 @@ use super::{AskedBy, Daemon};
 use crate::audit::Outcome;
 use crate::command::Verdict;
 use crate::update::Ask;
+use vigil_wire::{Control, Request};
 
 impl Daemon {
     pub(super) fn on_command(&mut self, message: &Publish) {
@@ -67,24 +68,35 @@ impl Daemon {
                     );
                 }
             }
-            Kind::UpdateInstall => self.start_install(&command.id, &message.payload),
+            kind @ (Kind::UpdateInstall
+            | Kind::UpdatePause
+            | Kind::UpdateResume
+            | Kind::UpdateCancel
+            | Kind::UpdateRollback) => self.order_of_updater(&command.id, kind, &message.payload),
         }
     }
 
-    fn start_install(&mut self, id: &str, envelope: &[u8]) {
-        let kind = Kind::UpdateInstall.name();
-        let envelope = String::from_utf8_lossy(envelope).into_owned();
+    /// Hands on what only the updater may do, envelope and all: it verifies it again.
+    fn order_of_updater(&mut self, id: &str, kind: Kind, envelope: &[u8]) {
+        let envelope = Some(String::from_utf8_lossy(envelope).into_owned());
+        let request = match kind {
+            Kind::UpdatePause => Request::Control { control: Control::Pause, envelope },
+            Kind::UpdateResume => Request::Control { control: Control::Resume, envelope },
+            Kind::UpdateCancel => Request::Control { control: Control::Cancel, envelope },
+            Kind::UpdateRollback => Request::Control { control: Control::Rollback, envelope },
+            _ => Request::Install { envelope, release: None },
+        };
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        if self.asks.try_send(Ask::Install(envelope, sender)).is_err() {
+        if self.asks.try_send(Ask::Order(request, sender)).is_err() {
             let message = "the courier is busy; try again";
-            return self.finish(id, kind, Status::Failed, Reason::Busy, message, Value::Null);
+            return self.finish(id, kind.name(), Status::Failed, Reason::Busy, message, Value::Null);
         }
-        let answers = self.install_answers.clone();
+        let answers = self.order_answers.clone();
         let id = id.to_owned();
         tokio::task::spawn_local(async move {
             let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe).into();
             let answer = receiver.await.unwrap_or_else(|_| Err(gone()));
-            let _ = answers.send(super::InstallAnswer { id, answer }).await;
+            let _ = answers.send(super::OrderAnswer { id, kind, answer }).await;
         });
     }
 

@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
+use vigil_protocol::command::Kind;
 use vigil_protocol::diagnosis::Diagnosis;
 use vigil_protocol::operators::Operators;
 use vigil_protocol::state::{Health, Incident, PresenceStatus, TopicDigest};
@@ -54,9 +55,10 @@ enum AskedBy {
     Trial,
 }
 
-/// The updater's answer to an install.
-struct InstallAnswer {
+/// The updater's answer to a command that is its own to carry out.
+struct OrderAnswer {
     id: String,
+    kind: Kind,
     answer: Result<(), ClientError>,
 }
 
@@ -108,7 +110,7 @@ struct Daemon {
     link_events: mpsc::Sender<LinkEvent>,
     asks: mpsc::Sender<Ask>,
     diagnoses: mpsc::Sender<Asked>,
-    install_answers: mpsc::Sender<InstallAnswer>,
+    order_answers: mpsc::Sender<OrderAnswer>,
 }
 
 struct Inputs {
@@ -117,7 +119,7 @@ struct Inputs {
     calls: mpsc::Receiver<Request>,
     refused: mpsc::Receiver<Refused>,
     diagnoses: mpsc::Receiver<Asked>,
-    install_answers: mpsc::Receiver<InstallAnswer>,
+    order_answers: mpsc::Receiver<OrderAnswer>,
 }
 
 /// Reads the configuration: the image's file, and the overlay in the state directory that it names.
@@ -147,7 +149,7 @@ pub async fn run(config: Config, stop: impl Future<Output = &'static str>) -> an
             Some(request) = inputs.calls.recv() => daemon.on_call(request),
             Some(refused) = inputs.refused.recv() => daemon.on_refused_call(&refused),
             Some(asked) = inputs.diagnoses.recv() => daemon.on_diagnosis(asked),
-            Some(answer) = inputs.install_answers.recv() => daemon.on_install_answer(answer),
+            Some(answer) = inputs.order_answers.recv() => daemon.on_order_answer(answer),
             () = reconnect => daemon.connect(),
             () = sleep_until(look_at) => {
                 look_at = Instant::now() + interval;
@@ -201,7 +203,7 @@ impl Daemon {
 
         let (link_events, link) = mpsc::channel(32);
         let (diagnoses, diagnoses_in) = mpsc::channel(4);
-        let (install_answers, install_answers_in) = mpsc::channel(4);
+        let (order_answers, order_answers_in) = mpsc::channel(4);
         let (asks, asks_in) = mpsc::channel(16);
         let (news_sender, news) = mpsc::channel(16);
         let updater_events = Store::new(state.join("updater-events.json"), "updater_events", 1, 4096);
@@ -240,7 +242,7 @@ impl Daemon {
             link_events,
             asks,
             diagnoses,
-            install_answers,
+            order_answers,
             config,
         };
         daemon.take_up_commands();
@@ -248,14 +250,8 @@ impl Daemon {
         daemon.publish_config();
         daemon.publish_update();
         daemon.set_contact(|contact| contact.ready = true);
-        let inputs = Inputs {
-            link,
-            news,
-            calls,
-            refused,
-            diagnoses: diagnoses_in,
-            install_answers: install_answers_in,
-        };
+        let inputs =
+            Inputs { link, news, calls, refused, diagnoses: diagnoses_in, order_answers: order_answers_in };
         Ok((daemon, inputs))
     }
 
@@ -312,6 +308,7 @@ fn start_courier(config: &Config, events: &Store, asks: mpsc::Receiver<Ask>, new
         socket: config.paths.updater_socket.clone(),
         partners: config.network.profiles.clone(),
         refresh_interval: repository.refresh_interval,
+        max_rate: repository.max_rate,
         last_event: updates::last_event(events),
         jitter: random_share(),
     };

@@ -9,7 +9,7 @@ use vigil_protocol::operators::Operators;
 use vigil_protocol::trusted::{PartnerProfile, TargetKind};
 use vigil_wire::{Event, State, UpdateStatus};
 
-use super::{AskedBy, Daemon, InstallAnswer};
+use super::{AskedBy, Daemon, OrderAnswer};
 use crate::audit::Outcome;
 use crate::store::{Loaded, Store};
 use crate::update::{ClientError, News};
@@ -94,13 +94,15 @@ impl Daemon {
         }
     }
 
-    pub(super) fn on_install_answer(&mut self, InstallAnswer { id, answer }: InstallAnswer) {
-        let kind = Kind::UpdateInstall.name();
+    pub(super) fn on_order_answer(&mut self, OrderAnswer { id, kind, answer }: OrderAnswer) {
+        let goes_on = kind == Kind::UpdateInstall;
+        let kind = kind.name();
         match answer {
-            Ok(()) => {
+            Ok(()) if goes_on => {
                 self.following = Some(id.clone());
                 self.progress(&id, kind, "the updater has verified the command and taken it up");
             }
+            Ok(()) => self.finish(&id, kind, Status::Succeeded, Reason::Ok, "", Value::Null),
             Err(ClientError::Refused { code, message }) => {
                 let reason =
                     serde_json::from_value(Value::String(code.clone())).unwrap_or(Reason::UpdaterRefused);
@@ -164,9 +166,11 @@ impl Daemon {
             let detail =
                 json!({ "number": event.number, "message": event.message, "at_seconds": event.at_seconds });
             let outcome = match event.kind.as_str() {
-                "install.refused" | "peer.refused" | "metadata.refused" => Outcome::Refused,
-                "state.failed" | "state.rolled_back" | "rolling_back" | "fetch.failed"
-                | "journal.damaged" => Outcome::Failure,
+                "install.refused" | "control.refused" | "peer.refused" | "metadata.refused" => {
+                    Outcome::Refused
+                }
+                "state.failed" | "state.rolled_back" | "rolling_back" | "fetch.failed" | "hook.failed"
+                | "journal.damaged" | "boot.damaged" => Outcome::Failure,
                 _ => Outcome::Success,
             };
             self.record(&format!("updater.{}", event.kind), "vigil-updaterd", outcome, detail);

@@ -189,6 +189,16 @@ pub fn update(value: &Value) -> (String, bool) {
             "last failure",
             format!("{cause}: {message} ({}, {back})", release(value, "/last_failure/release")),
         );
+        let after = Some(text(value, "/last_failure/after")).filter(|after| !after.is_empty());
+        let after = after.map_or_else(String::new, |after| format!("; the release before: {}", clean(after)));
+        match text(value, "/last_failure/fault") {
+            "release" => line(&mut out, "at fault", format!("the release{after}")),
+            "room" => line(&mut out, "at fault", format!("the room{after}")),
+            _ => {}
+        }
+    }
+    for target in value.pointer("/quarantined").and_then(Value::as_array).into_iter().flatten() {
+        line(&mut out, "quarantined", painted(BAD, clean(target.as_str().unwrap_or_default())));
     }
     (out, !matches!(text(value, "/state"), "failed" | "rolled_back"))
 }

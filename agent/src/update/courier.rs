@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::body::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
-use vigil_wire::{BLOB_BYTES, Contact, Event, Fetch, Need, Request, Response, State, UpdateStatus};
+use vigil_wire::{BLOB_BYTES, Contact, Event, Fetch, Need, Request, Response, State, Trouble, UpdateStatus};
 
 use super::client::{Client, ClientError, unexpected};
 use super::fetch::{FetchError, Fetcher};
+use super::rate::Rate;
 
 const RECONNECT: Duration = Duration::from_secs(2);
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
@@ -31,6 +33,8 @@ pub struct CourierOptions {
     pub refresh_interval: Duration,
     /// The newest of the updater's events that the audit log has.
     pub last_event: u64,
+    /// Bytes per second at most, if there is a limit.
+    pub max_rate: Option<u64>,
     /// `random` shares of the interval: a fleet must not ask all at once.
     pub jitter: f64,
 }
@@ -38,8 +42,8 @@ pub struct CourierOptions {
 /// What the daemon wants.
 #[derive(Debug)]
 pub enum Ask {
-    /// Install by an operator's envelope. The answer is `Ok` or the updater's reason.
-    Install(String, oneshot::Sender<Result<(), ClientError>>),
+    /// What an operator's envelope asks of the updater. The answer is `Ok` or the updater's reason.
+    Order(Request, oneshot::Sender<Result<(), ClientError>>),
     /// What is seen of the network has changed.
     Contact(Contact),
 }
@@ -72,6 +76,9 @@ struct Courier {
     documents: BTreeMap<String, String>,
     last_look: Instant,
     state: State,
+    rate: Rate,
+    /// What the rate's times count from.
+    begun: Instant,
 }
 
 /// Runs until `asks` is closed.
@@ -83,6 +90,8 @@ pub async fn run(
 ) {
     let mut courier = Courier {
         last_event: options.last_event,
+        rate: Rate::new(options.max_rate),
+        begun: Instant::now(),
         options,
         fetcher,
         news,
@@ -118,7 +127,7 @@ pub async fn run(
                 Err(_) => break,
                 Ok(None) => return,
                 Ok(Some(Ask::Contact(contact))) => courier.contact = Some(contact),
-                Ok(Some(Ask::Install(_, answer))) => {
+                Ok(Some(Ask::Order(_, answer))) => {
                     let error = std::io::Error::from(std::io::ErrorKind::NotConnected);
                     let _ = answer.send(Err(error.into()));
                 }
@@ -164,8 +173,7 @@ impl Courier {
                             break;
                         }
                     }
-                    Ok(Some(Ask::Install(envelope, answer))) => {
-                        let request = Request::Install { envelope: Some(envelope), release: None };
+                    Ok(Some(Ask::Order(request, answer))) => {
                         let _ = answer.send(client.ask(&request, &[]).await.map(drop));
                         break;
                     }
@@ -214,7 +222,8 @@ impl Courier {
     async fn bring_one(&mut self, client: &mut Client, need: &Need) -> Result<(), ClientError> {
         debug!(path = need.path, offset = need.offset, length = need.length, "fetching");
         let Some(mut fetcher) = self.fetcher.take() else {
-            return self.feed(client, need, 0, Fetch::Failed, &[]).await.map(drop);
+            let trouble = Trouble { range: false, message: "[repository] url is not set".to_owned() };
+            return self.feed_trouble(client, need, 0, Fetch::Failed, trouble).await;
         };
         let result = self.stream(client, &mut fetcher, need).await;
         self.fetcher = Some(fetcher);
@@ -225,7 +234,13 @@ impl Courier {
                 debug!(%error, "could not fetch");
                 let fetch =
                     if matches!(error, FetchError::Missing(..)) { Fetch::Missing } else { Fetch::Failed };
-                self.feed(client, need, received, fetch, &[]).await.map(drop)
+                let range = match &error {
+                    FetchError::Range(_) => true,
+                    FetchError::Status(_, status) => *status == StatusCode::RANGE_NOT_SATISFIABLE,
+                    _ => false,
+                };
+                let trouble = Trouble { range, message: error.to_string() };
+                self.feed_trouble(client, need, received, fetch, trouble).await
             }
         }
     }
@@ -273,6 +288,10 @@ impl Courier {
                 if !go_on {
                     return Ok(());
                 }
+                let pause = self.rate.pause(part.len() as u64, self.begun.elapsed());
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
             }
             if self.last_look.elapsed() >= PROGRESS {
                 self.look(client).await?;
@@ -289,12 +308,26 @@ impl Courier {
         fetch: Fetch,
         blob: &[u8],
     ) -> Result<bool, ClientError> {
-        let request = Request::Feed { need: need.need, offset: need.offset + received, fetch };
+        let request = Request::Feed { need: need.need, offset: need.offset + received, fetch, trouble: None };
         match client.ask(&request, blob).await?.0 {
             Response::Continue => Ok(true),
             Response::Done | Response::Working => Ok(false),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Tells the updater why something could not be fetched.
+    async fn feed_trouble(
+        &self,
+        client: &mut Client,
+        need: &Need,
+        received: u64,
+        fetch: Fetch,
+        trouble: Trouble,
+    ) -> Result<(), ClientError> {
+        let offset = need.offset + received;
+        let request = Request::Feed { need: need.need, offset, fetch, trouble: Some(trouble) };
+        client.ask(&request, &[]).await.map(drop)
     }
 
     /// Hands on how the updater stands, its new events, and documents that are new or revoked.

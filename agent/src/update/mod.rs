@@ -3,6 +3,7 @@
 mod client;
 mod courier;
 mod fetch;
+mod rate;
 
 pub use client::{Client, ClientError};
 pub use courier::{Ask, CourierOptions, News, run};

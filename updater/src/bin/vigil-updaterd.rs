@@ -7,7 +7,7 @@ use anyhow::Context;
 use lexopt::prelude::*;
 use tracing::warn;
 use vigil_updater::config::Config;
-use vigil_updater::service::{self, Updater};
+use vigil_updater::service::{self, Access, Updater};
 use vigil_updater::{boot, sandbox};
 
 const HELP: &str = "\
@@ -54,6 +54,10 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
 }
 
 fn main() -> ExitCode {
+    // First of all, so that nothing of the updater's own is open or read in a hook's process.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "--run-hook") {
+        return run_hook();
+    }
     let arguments = match arguments() {
         Ok(Some(arguments)) => arguments,
         Ok(None) => return ExitCode::SUCCESS,
@@ -86,6 +90,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `--run-hook [--writes PATH]... -- PROGRAM [ARGUMENT]...`, for the updater's own use.
+fn run_hook() -> ExitCode {
+    let mut writes = Vec::new();
+    let mut arguments = std::env::args().skip(2);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--writes" => writes.extend(arguments.next().map(PathBuf::from)),
+            _ => break,
+        }
+    }
+    let command: Vec<String> = arguments.collect();
+    eprintln!("{}", vigil_updater::hook::become_hook(&writes, &command));
+    ExitCode::FAILURE
 }
 
 fn power_on(config: &Config, boot_id: &str) -> anyhow::Result<()> {
@@ -122,5 +141,11 @@ fn run(config: Config) -> anyhow::Result<()> {
     let listener = service::bind(&socket).with_context(|| format!("socket {}", socket.display()))?;
     let mut updater = Updater::open(config, confined)?;
     let own = rustix::process::geteuid().as_raw();
-    service::serve(&mut updater, &listener, |uid| uid == 0 || uid == own || Some(uid) == courier)
+    // Root is a person at the device only where vigild is not root as well.
+    let courier_is_root = courier.unwrap_or(own) == 0;
+    service::serve(&mut updater, &listener, |uid| match uid {
+        0 if !courier_is_root => Access::Root,
+        _ if uid == 0 || uid == own || Some(uid) == courier => Access::Courier,
+        _ => Access::None,
+    })
 }

@@ -4,6 +4,8 @@
 //! which returns what must be made durable before the next step. After a power cut the shell starts with the journal
 //! as it was kept and every step is safe to take again.
 
+mod control;
+mod judge;
 mod trial;
 mod types;
 mod work;
@@ -12,7 +14,8 @@ use std::time::Duration;
 
 use vigil_wire::{Contact, Failure, ProgressState, State};
 
-pub use types::{Event, Now, Order, Output, Policy, Step, cause};
+pub use control::Refused;
+pub use types::{Boot, CheckFailure, Event, LastBoot, Now, Order, Output, Policy, Step, cause};
 pub use work::{ImageWork, Work};
 
 use crate::journal::{Install, Journal};
@@ -27,9 +30,13 @@ pub struct Engine {
     work: Option<Work>,
     /// Metadata was refreshed for this install, by this process.
     refreshed: bool,
+    /// This process has seen to it that the target slot is not in the boot order. The variables may have been lost
+    /// since another one did.
+    excluded: bool,
     /// The running boot.
-    boot_id: String,
-    running: String,
+    boot: Boot,
+    /// The hooks that failed for the running slot in this boot.
+    hooks_failed: Vec<String>,
     contact: Option<(Duration, Contact)>,
     /// Authenticated contact, in this boot and by this process.
     authenticated: bool,
@@ -43,14 +50,7 @@ pub struct Engine {
 
 impl Engine {
     /// Takes up where `journal` was left, in the slot and boot that run now. The outputs come first of all.
-    pub fn start(
-        policy: Policy,
-        journal: Journal,
-        floor: u64,
-        running: &str,
-        boot_id: &str,
-        now: Now,
-    ) -> (Self, Vec<Output>) {
+    pub fn start(policy: Policy, journal: Journal, floor: u64, boot: Boot, now: Now) -> (Self, Vec<Output>) {
         let floor = floor.max(journal.confirmed.as_ref().map_or(0, |release| release.sequence));
         let mut engine = Self {
             policy,
@@ -58,8 +58,9 @@ impl Engine {
             floor,
             work: None,
             refreshed: false,
-            boot_id: boot_id.to_owned(),
-            running: running.to_owned(),
+            excluded: false,
+            boot,
+            hooks_failed: Vec::new(),
             contact: None,
             authenticated: false,
             fetch_failures: 0,
@@ -91,6 +92,11 @@ impl Engine {
         self.journal.state.is_under_way() || self.is_reverting()
     }
 
+    /// Whether the install waits for a person.
+    pub fn is_paused(&self) -> bool {
+        self.journal.install.as_ref().is_some_and(|install| install.paused)
+    }
+
     /// Whether it was decided to go back.
     pub fn is_reverting(&self) -> bool {
         self.journal.install.as_ref().is_some_and(|install| install.reverting)
@@ -98,12 +104,19 @@ impl Engine {
 
     /// The slot that runs.
     pub fn running(&self) -> &str {
-        &self.running
+        &self.boot.slot
     }
 
     /// The release's manifest and indexes, while an install needs them.
     pub fn work(&self) -> Option<&Work> {
         self.work.as_ref()
+    }
+
+    /// The kernel's crash records as they are before the restart. They are saved with the next state.
+    pub fn keep_crash_records(&mut self, records: Vec<String>) {
+        if let Some(install) = &mut self.journal.install {
+            install.crash_records = records;
+        }
     }
 
     /// How far writing or reading back has come.
@@ -119,18 +132,30 @@ impl Engine {
     /// The step to take now.
     pub fn next(&self, now: Now) -> Step {
         let reverting = self.is_reverting();
-        if !self.gate.marked && self.journal.state != State::Trial && !reverting {
-            // Every good boot refills what the bootloader has spent on it; a boot on trial is not yet one.
-            return Step::MarkGood { slot: self.running.clone() };
+        // Every good boot refills what the bootloader has spent on it. A boot on trial is not yet one, but one that
+        // only follows a power cut must not cost the release its tries.
+        let refill = self.journal.state != State::Trial || self.gate.refill;
+        if !self.gate.marked && refill && !reverting {
+            return Step::MarkGood { slot: self.boot.slot.clone() };
+        }
+        if !reverting && let Some(step) = self.next_hook() {
+            return step;
         }
         let Some(install) = &self.journal.install else { return Step::Rest };
         if install.reverting {
             return self.next_of_revert(install, now);
         }
+        if install.paused {
+            return Step::Rest;
+        }
         match self.journal.state {
+            State::RolledBack if install.judging => self.next_of_judging(now),
             State::Idle | State::Confirmed | State::RolledBack | State::Failed => Step::Rest,
             State::Checking => self.next_of_checking(install, now),
-            State::Invalidating => Step::Exclude { slot: install.target.clone() },
+            State::Invalidating | State::Writing | State::Verifying if !self.excluded => {
+                Step::Exclude { slot: install.target.clone() }
+            }
+            State::Invalidating => Step::Seal,
             State::Writing => match &self.work {
                 None => Step::Reload,
                 Some(work) => self.unless_waiting(now, work.next_to_write()),
@@ -165,11 +190,12 @@ impl Engine {
                 self.not_before = Some(now.boot + self.policy.reboot_retry);
                 vec![]
             }
-            (_, Event::Reverted) => self.on_reverted(),
+            (_, Event::Reverted) => self.on_reverted(now),
             (_, Event::MarkedGood) => {
                 self.gate.marked = true;
                 vec![]
             }
+            (_, Event::Control(control)) => self.on_control(now, control),
             // Once it is decided to go back, nothing else is.
             _ if reverting => vec![],
             (_, Event::Refreshed) => self.on_refreshed(now),
@@ -179,7 +205,9 @@ impl Engine {
                 vec![]
             }
             (state, Event::Order(order)) if !state.is_under_way() => self.accept(now, order),
-            (state, Event::FetchFailed(what)) if state.is_under_way() => self.on_fetch_failed(now, &what),
+            (state, Event::FetchFailed { cause, message }) if state.is_under_way() => {
+                self.on_fetch_failed(now, cause, &message)
+            }
             (state, Event::Failed { cause, message }) if state.is_under_way() => {
                 self.fail(now, cause, &message)
             }
@@ -187,8 +215,12 @@ impl Engine {
                 self.on_manifest(now, *manifest, sha256)
             }
             (State::Checking, Event::Index { image, index }) => self.on_index(now, image, index),
-            (State::Invalidating, Event::Excluded) => {
-                self.enter(State::Writing, "the target slot left the boot order")
+            (_, Event::Excluded) => {
+                self.excluded = true;
+                vec![]
+            }
+            (State::Invalidating, Event::Sealed) if self.excluded => {
+                self.enter(State::Writing, "the target slot left the boot order and does not start")
             }
             (State::Writing | State::Verifying, Event::Reloaded(work)) => {
                 // Without the manifest and indexes there is nothing to hold the slot against: fetch them again.
@@ -220,16 +252,19 @@ impl Engine {
             (State::Verifying, Event::ImageHash { image, matches }) => {
                 self.on_image_hash(now, image, matches)
             }
+            (State::Verifying, Event::Unsealed { matches }) => self.on_unsealed(now, matches),
             (State::Staged, Event::Proceed) => {
                 self.enter(State::Activating, "nothing holds the restart back")
             }
             (State::Activating, Event::PutFirst) => {
                 if let Some(install) = &mut self.journal.install {
-                    install.reboot_from_boot = Some(self.boot_id.clone());
+                    install.reboot_from_boot = Some(self.boot.id.clone());
                 }
                 self.enter(State::Rebooting, "the new release is first in the boot order; restarting")
             }
             (State::Trial, Event::Gate(result)) => self.on_gate(now, result),
+            (State::RolledBack, Event::Gate(result)) => self.on_gate_of_the_release_before(now, result),
+            (_, Event::Applied { image, sha256, result }) => self.on_applied(image, sha256, result),
             // What comes too late, or was never asked for, changes nothing.
             _ => vec![],
         }
@@ -240,13 +275,15 @@ impl Engine {
         self.refreshed = false;
         self.fetch_failures = 0;
         self.not_before = None;
+        self.excluded = false;
         self.last_fed = now.boot;
         self.journal.install = Some(Install {
             command: order.command,
             envelope: order.envelope,
             release_target: order.release_target,
             target: order.slot,
-            from: self.running.clone(),
+            by_root: order.by_root,
+            from: self.boot.slot.clone(),
             ..Install::default()
         });
         self.enter(State::Checking, "install accepted")
@@ -305,7 +342,9 @@ impl Engine {
         // From here on the target slot holds nothing that may be relied upon.
         if let Some(install) = &self.journal.install {
             self.journal.contents.remove(&install.target);
+            self.journal.payloads.remove(&install.target);
         }
+        self.excluded = false;
         self.enter(State::Invalidating, "the release's index is verified")
     }
 
@@ -334,13 +373,22 @@ impl Engine {
             return self.fail(now, cause::BAD_RELEASE, "the image's hash is not the one in the manifest");
         }
         work.hash_matched(image);
-        if !work.is_verified() {
-            return vec![];
+        vec![]
+    }
+
+    fn on_unsealed(&mut self, now: Now, matches: bool) -> Vec<Output> {
+        let Some(work) = self.work.as_ref().filter(|work| work.is_verified()) else { return vec![] };
+        if !matches {
+            return self.reject_slot(now, "the first block of the slot did not read back as it was written");
         }
+        let images = work.manifest().images.iter();
+        let payloads = images.filter(|image| self.policy.hooks.contains(&image.name));
+        let payloads = payloads.map(|image| (image.name.clone(), image.sha256.clone())).collect();
         if let Some(install) = &self.journal.install
             && let Some(release) = &install.release
         {
             self.journal.contents.insert(install.target.clone(), release.clone());
+            self.journal.payloads.insert(install.target.clone(), payloads);
         }
         let mut outputs = self.enter(State::Staged, "the slot reads back as signed");
         outputs.push(Output::DropWork);
@@ -356,10 +404,10 @@ impl Engine {
         self.enter(State::Writing, message)
     }
 
-    fn on_fetch_failed(&mut self, now: Now, what: &str) -> Vec<Output> {
+    fn on_fetch_failed(&mut self, now: Now, cause: &str, message: &str) -> Vec<Output> {
         self.fetch_failures += 1;
         if self.fetch_failures > self.policy.fetch_retries {
-            return self.fail(now, cause::FETCH, what);
+            return self.fail(now, cause, message);
         }
         let pause = self.policy.fetch_pause * 2_u32.saturating_pow(self.fetch_failures - 1);
         self.not_before = Some(now.boot + pause.min(self.policy.fetch_pause_most));
@@ -385,6 +433,8 @@ impl Engine {
             cause: cause.to_owned(),
             message: message.to_owned(),
             rolled_back,
+            fault: None,
+            after: None,
             at_seconds: now.wall.as_second(),
         });
     }
@@ -405,7 +455,11 @@ impl Engine {
         if matches!(self.journal.state, State::Trial | State::Good) {
             return self.expire_trial(now);
         }
+        if self.journal.state == State::RolledBack {
+            return self.expire_judging(now);
+        }
         let fetching = match (self.journal.state, &self.work) {
+            _ if self.is_paused() => false,
             (State::Checking, _) => true,
             (State::Writing, Some(work)) => matches!(work.next_to_write(), Step::FetchFrames { .. }),
             _ => false,
@@ -425,10 +479,12 @@ impl Engine {
         let state = self.journal.state;
         let deadline = if matches!(state, State::Trial | State::Good) {
             self.trial_deadline()
+        } else if self.is_paused() {
+            None
         } else if matches!(state, State::Checking | State::Writing) {
             Some(self.last_fed + self.policy.courier_deadline)
         } else {
-            None
+            self.judging_deadline()
         };
         [deadline, self.not_before].into_iter().flatten().min()
     }

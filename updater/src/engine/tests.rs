@@ -4,30 +4,44 @@ use super::*;
 use crate::boot::BootOrder;
 use crate::release::{FRAME_BYTES, Index, Manifest};
 use proptest::prelude::*;
+use vigil_wire::{Control, Fault};
 
 const FRAMES: usize = 3;
+const IMAGES: usize = 2;
+const OLD: u64 = 1;
+const NEW: u64 = 2;
+/// What a slot holds where nothing of a release is: the head of an image that is sealed.
+const BLANK: u64 = 0;
 
-fn release() -> (Manifest, Index) {
-    static RELEASE: std::sync::OnceLock<(Manifest, Index)> = std::sync::OnceLock::new();
-    RELEASE.get_or_init(make_release).clone()
+fn release(sequence: u64) -> (Manifest, Index) {
+    static RELEASES: std::sync::OnceLock<Vec<(Manifest, Index)>> = std::sync::OnceLock::new();
+    let releases = RELEASES.get_or_init(|| (NEW..=NEW + 1).map(make_release).collect());
+    releases[(sequence - NEW) as usize].clone()
 }
 
-fn make_release() -> (Manifest, Index) {
-    let sequence = NEW;
+fn make_release(sequence: u64) -> (Manifest, Index) {
     let mut index = Index::new();
     for frame in 0..FRAMES {
         let raw = vec![frame as u8; if frame + 1 < FRAMES { FRAME_BYTES as usize } else { 7 }];
         index.push(&raw, &[9; 5]);
     }
-    let hash = "ab".repeat(32);
+    let hash = format!("{sequence:02x}").repeat(32);
+    let image = |name| {
+        serde_json::json!({
+            "name": name, "size": index.image_size(), "sha256": hash,
+            "index": {"size": 1, "sha256": hash}, "frames": {"size": index.frames_size(), "sha256": hash},
+        })
+    };
     let manifest = serde_json::json!({
         "format": 1, "product": "bar", "hardware": ["r1"], "version": format!("{sequence}.0.0"),
-        "sequence": sequence,
-        "images": [{"name": "rootfs", "size": index.image_size(), "sha256": hash,
-            "index": {"size": 1, "sha256": hash}, "frames": {"size": index.frames_size(), "sha256": hash}}],
+        "sequence": sequence, "images": [image("rootfs"), image("camera")],
     });
     (Manifest::parse(manifest.to_string().as_bytes()).unwrap(), index)
 }
+
+/// A slot: for each image the sequence of the release that each frame is of. An image's first frame is blank until
+/// all else is verified.
+type Slot = [Vec<u64>; IMAGES];
 
 /// What a device keeps without power.
 #[derive(Clone)]
@@ -35,17 +49,53 @@ struct Disk {
     journal: Journal,
     floor: u64,
     order: BootOrder,
-    /// The sequence of the release whose frames each slot holds, frame by frame.
-    slots: [Vec<u64>; 2],
+    slots: [Slot; 2],
+    /// The first frames that are kept until they are written.
+    heads: [Option<u64>; IMAGES],
+    /// What the camera runs.
+    camera: u64,
 }
 
-/// How the release behaves.
+/// How releases and room behave.
 #[derive(Clone, Copy, Debug)]
 struct Behaviour {
+    /// The new release's kernel starts.
     starts: bool,
     passes_gate: bool,
+    /// The old release passes it.
+    old_passes_gate: bool,
     has_contact: bool,
+    /// The old release has contact.
+    old_has_contact: bool,
     network_answers: bool,
+    takes_camera: bool,
+    /// How a boot of the new release ends that does not start.
+    panics: bool,
+    hangs: bool,
+    /// Power failures are told as such.
+    tells_power: bool,
+}
+
+const SOUND: Behaviour = Behaviour {
+    starts: true,
+    passes_gate: true,
+    old_passes_gate: true,
+    has_contact: true,
+    old_has_contact: true,
+    network_answers: true,
+    takes_camera: true,
+    panics: false,
+    hangs: false,
+    tells_power: false,
+};
+
+/// What happens at a cut, besides the cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    Nothing,
+    Journal,
+    /// The boot variables: bootloaders then try A and B.
+    Variables,
 }
 
 struct World {
@@ -54,48 +104,62 @@ struct World {
     millis: u64,
     engine: Option<Engine>,
     behaviour: Behaviour,
-    /// Actions until the power is cut; none left means never.
-    cuts: Vec<u32>,
-    countdown: Option<u32>,
+    /// The release that is installed.
+    sequence: u64,
+    /// Actions until the power is cut, and what is lost then; none left means never.
+    cuts: Vec<(u32, Loss)>,
+    countdown: Option<(u32, Loss)>,
+    /// Saves that fail for want of room, before one succeeds.
+    full: u32,
     notes: Vec<String>,
 }
 
-const NEW: u64 = 2;
-
 impl World {
-    fn new(behaviour: Behaviour, cuts: Vec<u32>) -> Self {
+    fn new(behaviour: Behaviour, cuts: Vec<(u32, Loss)>) -> Self {
+        let release = |sequence: u64| vigil_wire::ReleaseId { version: format!("{sequence}.0.0"), sequence };
         let journal = Journal {
             v: 1,
             had_contact: true,
-            contents: [("A".to_owned(), vigil_wire::ReleaseId { version: "1.0.0".into(), sequence: 1 })]
-                .into(),
+            contents: [("A".to_owned(), release(OLD))].into(),
+            payloads: [("A".to_owned(), [("camera".to_owned(), "01".repeat(32))].into())].into(),
+            applied: [("camera".to_owned(), "01".repeat(32))].into(),
             ..Journal::default()
         };
+        let slot = |sequence| [vec![sequence; FRAMES], vec![sequence; FRAMES]];
         let mut world = Self {
             disk: Disk {
                 journal,
-                floor: 1,
+                floor: OLD,
                 order: BootOrder::default().first("B").first("A"),
-                slots: [vec![1; FRAMES], vec![0; FRAMES]],
+                slots: [slot(OLD), slot(BLANK)],
+                heads: [None; IMAGES],
+                camera: OLD,
             },
             boots: 0,
             millis: 0,
             engine: None,
             behaviour,
+            sequence: NEW,
             cuts,
             countdown: None,
+            full: 0,
             notes: vec![],
         };
-        world.power_on();
-        let order = Order {
-            command: Some("c".into()),
-            envelope: None,
-            release_target: "releases/bar/2.0.0.json".into(),
-            slot: "B".into(),
-        };
-        world.tell(Event::Order(order));
+        world.power_on(false);
+        world.order();
         world.countdown = world.cuts.pop();
         world
+    }
+
+    fn order(&mut self) {
+        let slot = if self.engine.as_ref().unwrap().running() == "A" { "B" } else { "A" };
+        self.tell(Event::Order(Order {
+            command: Some("c".into()),
+            envelope: None,
+            release_target: format!("releases/bar/{}.0.0.json", self.sequence),
+            slot: slot.into(),
+            by_root: false,
+        }));
     }
 
     fn now(&self) -> Now {
@@ -106,30 +170,38 @@ impl World {
         usize::from(name == "B")
     }
 
+    fn target(&self) -> usize {
+        Self::slot(&self.disk.journal.install.as_ref().unwrap().target)
+    }
+
     /// Boots until something starts that can run the updater.
-    fn power_on(&mut self) {
+    fn power_on(&mut self, power_failed: bool) {
         self.engine = None;
+        let mut last = LastBoot { power: power_failed && self.behaviour.tells_power, ..LastBoot::default() };
         for _ in 0..20 {
             self.boots += 1;
             self.millis = 0;
             let slot = self.disk.order.select().expect("the boot order is never empty");
             let content = &self.disk.slots[Self::slot(&slot)];
-            assert!(
-                content.iter().all(|frame| *frame == content[0] && *frame != 0),
-                "booted a torn slot {slot}"
-            );
-            if content[0] == NEW && !self.behaviour.starts {
+            let release = content[0][1];
+            if content[0][0] == BLANK {
+                // No superblock there: the script tries the next slot.
+                self.disk.order.left.insert(slot, 0);
                 continue;
             }
-            let boot = format!("boot-{}", self.boots);
-            let (engine, outputs) = Engine::start(
-                Policy::default(),
-                self.disk.journal.clone(),
-                self.disk.floor,
-                &slot,
-                &boot,
-                self.now(),
+            assert!(
+                content.iter().flatten().all(|frame| *frame == release && *frame != BLANK),
+                "booted a torn slot {slot}: {content:?}"
             );
+            if release == NEW && !self.behaviour.starts {
+                last.panic = self.behaviour.panics.then(|| "Kernel panic".to_owned());
+                last.watchdog = self.behaviour.hangs;
+                continue;
+            }
+            let boot = Boot { slot, id: format!("boot-{}", self.boots), last };
+            let policy = Policy { hooks: vec!["camera".into()], ..Policy::default() };
+            let (engine, outputs) =
+                Engine::start(policy, self.disk.journal.clone(), self.disk.floor, boot, self.now());
             self.engine = Some(engine);
             self.perform(outputs);
             return;
@@ -140,12 +212,17 @@ impl World {
     /// One durable action, before which the power may be cut. True when it was.
     fn cut(&mut self) -> bool {
         match &mut self.countdown {
-            Some(0) => {
+            Some((0, loss)) => {
+                match loss {
+                    Loss::Nothing => {}
+                    Loss::Journal => self.disk.journal = Journal { v: 1, ..Journal::default() },
+                    Loss::Variables => self.disk.order = BootOrder::default().first("B").first("A"),
+                }
                 self.countdown = self.cuts.pop();
-                self.power_on();
+                self.power_on(true);
                 true
             }
-            Some(left) => {
+            Some((left, _)) => {
                 *left -= 1;
                 false
             }
@@ -158,12 +235,19 @@ impl World {
             if self.cut() {
                 return;
             }
+            // The shell tries again until there is room, and does nothing else before.
+            while std::mem::take(&mut self.full) > 0 {
+                self.millis += 1000;
+                if self.cut() {
+                    return;
+                }
+            }
             let engine = self.engine.as_ref().unwrap();
             match output {
                 Output::Save => self.disk.journal = engine.journal().clone(),
                 Output::Floor(floor) => self.disk.floor = floor,
                 Output::Note { kind, .. } => self.notes.push(kind),
-                Output::DropWork => {}
+                Output::DropWork => self.disk.heads = [None; IMAGES],
             }
         }
     }
@@ -174,14 +258,38 @@ impl World {
         self.perform(outputs);
     }
 
+    fn runs(&self) -> u64 {
+        self.disk.slots[Self::slot(self.engine.as_ref().unwrap().running())][0][0]
+    }
+
     fn running_new(&self) -> bool {
-        self.disk.slots[Self::slot(self.engine.as_ref().unwrap().running())][0] == NEW
+        self.runs() == NEW
+    }
+
+    /// A frame as the updater reads it back: with the head that is kept in the place of the blank one.
+    fn reads(&self, image: usize, frame: usize) -> bool {
+        let read = match self.disk.slots[self.target()][image][frame] {
+            BLANK if frame == 0 => self.disk.heads[image].unwrap_or(BLANK),
+            read => read,
+        };
+        read == self.sequence
+    }
+
+    fn may_write(&self) {
+        let target = &self.disk.journal.install.as_ref().unwrap().target;
+        assert!(!self.disk.order.may_boot(target), "a slot in the boot order is written");
     }
 
     fn step(&mut self) {
         if self.cut() {
             return;
         }
+        let new = self.runs() >= NEW;
+        let (passes, connects) = if new {
+            (self.behaviour.passes_gate, self.behaviour.has_contact)
+        } else {
+            (self.behaviour.old_passes_gate, self.behaviour.old_has_contact)
+        };
         let contact = vigil_wire::Contact {
             ready: true,
             broker: false,
@@ -189,15 +297,15 @@ impl World {
             gateway: self.behaviour.network_answers,
         };
         let step = self.engine.as_ref().unwrap().next(self.now());
-        let (manifest, index) = release();
+        let (manifest, index) = release(self.sequence);
         match step {
             Step::Rest => {}
             Step::WaitUntil(time) => {
-                self.millis = time.as_millis() as u64;
-                self.engine.as_mut().unwrap().contact = Some((self.now().boot, contact));
-                if self.running_new() && self.behaviour.has_contact {
+                if connects {
                     self.tell(Event::Refreshed);
                 }
+                self.millis = self.millis.max(time.as_millis() as u64);
+                self.engine.as_mut().unwrap().contact = Some((self.now().boot, contact));
                 self.tell(Event::Tick);
             }
             Step::Refresh => self.tell(Event::Refreshed),
@@ -209,22 +317,59 @@ impl World {
                 self.disk.order = self.disk.order.clone().without(&slot);
                 self.tell(Event::Excluded);
             }
+            Step::Seal => {
+                self.may_write();
+                for image in 0..IMAGES {
+                    let target = self.target();
+                    self.disk.slots[target][image][0] = BLANK;
+                    if self.cut() {
+                        return;
+                    }
+                }
+                self.tell(Event::Sealed);
+            }
+            Step::Unseal => {
+                self.may_write();
+                let mut matches = true;
+                for image in (0..IMAGES).rev() {
+                    let Some(head) = self.disk.heads[image] else {
+                        matches = false;
+                        continue;
+                    };
+                    let target = self.target();
+                    self.disk.slots[target][image][0] = head;
+                    if self.cut() {
+                        return;
+                    }
+                }
+                self.tell(Event::Unsealed { matches });
+            }
             Step::Reload => {
                 let mut work = Work::new(manifest);
-                work.set_index(0, index).unwrap();
+                for image in 0..IMAGES {
+                    work.set_index(image, index.clone()).unwrap();
+                }
                 self.tell(Event::Reloaded(Some(Box::new(work))));
             }
             Step::Inspect { image, frame } => {
-                let matches = self.disk.slots[1][frame] == NEW;
+                let matches = self.reads(image, frame);
                 self.tell(Event::Inspected { image, frame, matches });
             }
             Step::FetchFrames { image, frame, .. } => {
-                assert!(!self.disk.order.may_boot("B"), "a slot in the boot order is written");
-                self.disk.slots[1][frame] = NEW;
+                self.may_write();
+                if frame == 0 {
+                    self.disk.heads[image] = Some(self.sequence);
+                    if self.cut() {
+                        return;
+                    }
+                } else {
+                    let target = self.target();
+                    self.disk.slots[target][image][frame] = self.sequence;
+                }
                 self.tell(Event::Written { image, frame });
             }
             Step::ReadBack { image, frame } => {
-                let matches = self.disk.slots[1][frame] == NEW;
+                let matches = self.reads(image, frame);
                 self.tell(Event::ReadBack { image, frame, matches });
             }
             Step::CompareImage { image } => self.tell(Event::ImageHash { image, matches: true }),
@@ -235,13 +380,21 @@ impl World {
             }
             Step::Reboot => {
                 self.tell(Event::RebootAsked);
-                self.power_on();
+                self.power_on(false);
+            }
+            Step::Apply { image, sha256 } => {
+                let result = if self.behaviour.takes_camera || sha256.starts_with("01") {
+                    self.disk.camera = sha256[..2].parse().unwrap();
+                    Ok(())
+                } else {
+                    Err("it does not answer".to_owned())
+                };
+                self.tell(Event::Applied { image, sha256, result });
             }
             Step::RunGate => {
                 self.engine.as_mut().unwrap().contact = Some((self.now().boot, contact));
-                let result =
-                    if self.behaviour.passes_gate { Ok(()) } else { Err("camera: not found".to_owned()) };
-                self.tell(Event::Gate(result));
+                let failure = || CheckFailure { check: "camera".into(), message: "not found".into() };
+                self.tell(Event::Gate(if passes { Ok(()) } else { Err(failure()) }));
             }
             Step::MarkGood { slot } => {
                 self.disk.order = self.disk.order.clone().refilled(&slot);
@@ -265,17 +418,26 @@ impl World {
         self
     }
 
+    /// Runs until the state is `state`.
+    fn run_to(mut self, state: State) -> Self {
+        while self.state() != state {
+            self.step();
+        }
+        self
+    }
+
     fn state(&self) -> State {
         self.engine.as_ref().unwrap().journal().state
+    }
+
+    fn failure(&self) -> vigil_wire::Failure {
+        self.engine.as_ref().unwrap().journal().last_failure.clone().expect("no failure")
     }
 
     fn cause(&self) -> Option<String> {
         self.engine.as_ref().unwrap().journal().last_failure.as_ref().map(|failure| failure.cause.clone())
     }
 }
-
-const SOUND: Behaviour =
-    Behaviour { starts: true, passes_gate: true, has_contact: true, network_answers: true };
 
 #[test]
 fn a_sound_release_is_confirmed_and_raises_the_floor_only_then() {
@@ -298,7 +460,7 @@ fn a_release_that_fails_its_gate_is_rolled_back_at_the_deadline_with_the_check_t
     assert_eq!(world.cause().as_deref(), Some(cause::GATE));
     assert!(!world.running_new());
     assert_eq!(world.disk.floor, 1);
-    let failure = world.engine.unwrap().journal().last_failure.clone().unwrap();
+    let failure = world.failure();
     assert_eq!((failure.message.as_str(), failure.rolled_back), ("camera: not found", true));
 }
 
@@ -364,13 +526,13 @@ fn fetches_that_fail_are_tried_again_ever_more_slowly_and_then_given_up() {
     world.step();
     let mut pauses = vec![];
     for _ in 0..8 {
-        world.tell(Event::FetchFailed("404".into()));
+        world.tell(Event::FetchFailed { cause: cause::FETCH, message: "404".into() });
         let Step::WaitUntil(time) = world.engine.as_ref().unwrap().next(world.now()) else { panic!() };
         pauses.push(time.as_secs() - world.millis / 1000);
         world.millis = time.as_millis() as u64;
     }
     assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256]);
-    world.tell(Event::FetchFailed("404".into()));
+    world.tell(Event::FetchFailed { cause: cause::FETCH, message: "404".into() });
     assert_eq!((world.state(), world.cause().as_deref()), (State::Failed, Some(cause::FETCH)));
 }
 
@@ -386,9 +548,189 @@ fn a_release_below_the_floor_is_refused() {
 #[test]
 fn a_second_order_while_one_is_under_way_changes_nothing() {
     let mut world = World::new(SOUND, vec![]);
-    let order = Order { command: None, envelope: None, release_target: "other".into(), slot: "A".into() };
+    let order = Order {
+        command: None,
+        envelope: None,
+        release_target: "other".into(),
+        slot: "A".into(),
+        by_root: false,
+    };
     world.tell(Event::Order(order));
     assert_eq!(world.engine.unwrap().journal().install.as_ref().unwrap().target, "B");
+}
+
+#[test]
+fn a_cause_tells_a_panic_a_hang_and_a_start_that_failed_silently_apart() {
+    for (panics, hangs, cause) in
+        [(true, false, cause::PANIC), (false, true, cause::HANG), (false, false, cause::BOOT_FAILED)]
+    {
+        let world = World::new(Behaviour { starts: false, panics, hangs, ..SOUND }, vec![]).run(400);
+        assert_eq!((world.state(), world.cause().as_deref()), (State::RolledBack, Some(cause)));
+        assert_eq!(world.failure().fault, Some(Fault::Release));
+    }
+}
+
+#[test]
+fn what_fails_on_the_release_before_as_well_is_the_rooms_fault_and_quarantines_nothing() {
+    let unplugged = Behaviour { passes_gate: false, old_passes_gate: false, ..SOUND };
+    let mut world = World::new(unplugged, vec![]).run(2000);
+    let failure = world.failure();
+    assert_eq!((failure.cause.as_str(), failure.fault), (cause::GATE, Some(Fault::Room)));
+    assert_eq!(failure.after.as_deref(), Some("camera: not found"));
+    for _ in 0..3 {
+        world.order();
+        world = world.run(2000);
+        assert_eq!(world.state(), State::RolledBack);
+    }
+    assert!(world.engine.unwrap().quarantined().is_empty());
+}
+
+#[test]
+fn a_release_at_fault_twice_is_quarantined_until_an_operator_lifts_it() {
+    let mut world = World::new(Behaviour { passes_gate: false, ..SOUND }, vec![]).run(2000);
+    let failure = world.failure();
+    assert_eq!(
+        (failure.fault, failure.after.as_deref()),
+        (Some(Fault::Release), Some("the same checks pass"))
+    );
+    let target = "releases/bar/2.0.0.json";
+    assert!(world.engine.as_ref().unwrap().quarantine(target).is_none(), "once may be chance");
+    world.order();
+    let mut world = world.run(2000);
+    let engine = world.engine.as_mut().unwrap();
+    assert_eq!(engine.quarantined(), [target]);
+    engine.lift_quarantine(target);
+    assert!(engine.quarantined().is_empty());
+}
+
+#[test]
+fn a_release_without_contact_is_at_fault_only_if_the_one_before_has_it() {
+    let deaf = Behaviour { has_contact: false, ..SOUND };
+    assert_eq!(World::new(deaf, vec![]).run(2000).failure().fault, Some(Fault::Release));
+    let nobody = Behaviour { old_has_contact: false, ..deaf };
+    let world = World::new(nobody, vec![]).run(2000);
+    assert_eq!(
+        (world.cause().as_deref(), world.failure().fault),
+        (Some(cause::NO_CONTACT), Some(Fault::Room))
+    );
+}
+
+#[test]
+fn a_peripheral_follows_the_slot_forward_and_back() {
+    let world = World::new(SOUND, vec![]).run(400);
+    assert_eq!((world.state(), world.disk.camera), (State::Confirmed, NEW));
+    let world = World::new(Behaviour { passes_gate: false, ..SOUND }, vec![]).run(2000);
+    assert!(world.notes.contains(&"hook.applied".to_owned()));
+    assert_eq!((world.state(), world.disk.camera), (State::RolledBack, OLD));
+}
+
+#[test]
+fn a_hook_that_fails_fails_the_whole_release() {
+    let world = World::new(Behaviour { takes_camera: false, ..SOUND }, vec![]).run(2000);
+    assert_eq!((world.state(), world.cause().as_deref()), (State::RolledBack, Some(cause::GATE)));
+    assert_eq!(world.failure().message, "camera: its hook failed");
+    assert_eq!((world.runs(), world.disk.camera), (OLD, OLD));
+}
+
+#[test]
+fn a_paused_install_does_nothing_misses_no_deadline_and_goes_on_after_a_restart() {
+    let mut world = World::new(SOUND, vec![]).run_to(State::Writing);
+    world.tell(Event::Control(Control::Pause));
+    world.power_on(true);
+    world.step();
+    assert_eq!(world.engine.as_ref().unwrap().next(world.now()), Step::Rest);
+    world.millis += 10 * 3600 * 1000;
+    world.tell(Event::Tick);
+    assert_eq!((world.state(), world.engine.as_ref().unwrap().is_paused()), (State::Writing, true));
+    world.tell(Event::Control(Control::Resume));
+    assert_eq!(world.run(400).state(), State::Confirmed);
+}
+
+#[test]
+fn a_cancelled_install_leaves_the_running_release_alone_and_the_next_one_succeeds() {
+    for state in [
+        State::Checking,
+        State::Invalidating,
+        State::Writing,
+        State::Verifying,
+        State::Staged,
+        State::Activating,
+        State::Rebooting,
+    ] {
+        let mut world = World::new(SOUND, vec![]).run_to(state);
+        world.tell(Event::Control(Control::Cancel));
+        let mut world = world.run(100);
+        assert_eq!(
+            (world.state(), world.cause().as_deref()),
+            (State::Failed, Some(cause::CANCELLED)),
+            "{state:?}"
+        );
+        world.power_on(true);
+        assert_eq!(world.runs(), OLD, "{state:?}");
+        world.order();
+        assert_eq!(world.run(400).state(), State::Confirmed, "{state:?}");
+    }
+}
+
+#[test]
+fn an_operator_rolls_back_a_release_that_is_not_confirmed_and_that_is_nobodys_fault() {
+    let mut world = World::new(SOUND, vec![]).run_to(State::Trial);
+    world.tell(Event::Control(Control::Rollback));
+    let world = world.run(400);
+    assert_eq!((world.state(), world.cause().as_deref()), (State::RolledBack, Some(cause::OPERATOR)));
+    assert_eq!((world.runs(), world.failure().fault), (OLD, None));
+}
+
+#[test]
+fn what_makes_no_sense_in_a_state_is_refused_with_what_does() {
+    let engine = World::new(SOUND, vec![]).run_to(State::Trial).engine.unwrap();
+    let said = |control| engine.permits(control).map_err(|refused| refused.to_string());
+    assert!(said(Control::Cancel).unwrap_err().contains("roll it back"));
+    assert!(said(Control::Pause).unwrap_err().contains("too late"));
+    assert!(said(Control::Resume).unwrap_err().contains("not paused"));
+    assert_eq!(said(Control::Rollback), Ok(()));
+    let engine = World::new(SOUND, vec![]).run_to(State::Writing).engine.unwrap();
+    assert!(engine.permits(Control::Rollback).unwrap_err().to_string().contains("cancel"));
+    let engine = World::new(SOUND, vec![]).run(400).engine.unwrap();
+    for control in [Control::Pause, Control::Resume, Control::Cancel, Control::Rollback] {
+        assert!(engine.permits(control).unwrap_err().to_string().contains("no install"), "{control:?}");
+    }
+}
+
+#[test]
+fn power_cuts_that_are_told_as_such_cost_a_release_on_trial_nothing() {
+    let world = World::new(Behaviour { tells_power: true, ..SOUND }, vec![]);
+    let mut world = world.run_to(State::Trial);
+    for _ in 0..8 {
+        world.power_on(true);
+        world.step();
+        assert_eq!((world.state(), world.runs()), (State::Trial, NEW));
+    }
+    assert_eq!(world.run(400).state(), State::Confirmed);
+    // Not told as such, they might be crashes.
+    let mut world = World::new(SOUND, vec![]).run_to(State::Trial);
+    for _ in 0..8 {
+        world.power_on(true);
+        world.step();
+    }
+    assert_eq!(world.run(400).state(), State::RolledBack);
+}
+
+#[test]
+fn with_lost_boot_variables_no_slot_boots_that_is_being_written() {
+    let mut world = World::new(SOUND, vec![]).run_to(State::Invalidating);
+    // Slot A is written, after a first update to B.
+    world = world.run(400);
+    world.sequence = NEW + 1;
+    world.order();
+    let mut world = world.run_to(State::Writing);
+    for _ in 0..4 {
+        world.step();
+    }
+    world.disk.order = BootOrder::default().first("B").first("A");
+    world.power_on(true);
+    assert_eq!(world.engine.as_ref().unwrap().running(), "B");
+    assert_eq!(world.run(400).state(), State::Confirmed);
 }
 
 proptest! {
@@ -397,15 +739,21 @@ proptest! {
     /// `World::power_on` asserts at every boot that the slot chosen is whole.
     #[test]
     fn power_cuts_anywhere_end_in_a_verified_slot_and_a_settled_state(
-        starts: bool, passes_gate: bool, has_contact: bool, network_answers: bool,
-        cuts in proptest::collection::vec(0_u32..60, 0..6),
+        starts: bool, passes_gate: bool, has_contact: bool, network_answers: bool, takes_camera: bool,
+        old_passes_gate: bool,
+        cuts in proptest::collection::vec(0_u32..90, 0..6),
     ) {
-        let behaviour = Behaviour { starts, passes_gate, has_contact, network_answers };
-        let world = World::new(behaviour, cuts).run(2000);
+        let behaviour = Behaviour {
+            starts, passes_gate, has_contact, network_answers, takes_camera, old_passes_gate, ..SOUND
+        };
+        let cuts = cuts.into_iter().map(|cut| (cut, Loss::Nothing)).collect();
+        let world = World::new(behaviour, cuts).run(3000);
         let expected: &[State] = match behaviour {
             // Cut before the order was durable, it never was.
             _ if world.disk.journal.install.is_none() => &[State::Idle],
-            Behaviour { starts: false, .. } | Behaviour { passes_gate: false, .. } => &[State::RolledBack],
+            Behaviour { starts: false, .. }
+            | Behaviour { passes_gate: false, .. }
+            | Behaviour { takes_camera: false, .. } => &[State::RolledBack],
             Behaviour { has_contact: true, .. } => &[State::Confirmed, State::RolledBack],
             Behaviour { network_answers: true, .. } => &[State::RolledBack],
             _ => &[State::Good, State::RolledBack],
@@ -414,7 +762,48 @@ proptest! {
         prop_assert!(world.disk.order.may_boot("A"));
         let confirmed = world.notes.iter().any(|note| note == "state.confirmed")
             || world.disk.journal.confirmed.is_some();
-        prop_assert_eq!(world.disk.floor, if confirmed { NEW } else { 1 });
+        prop_assert_eq!(world.disk.floor, if confirmed { NEW } else { OLD });
         prop_assert!(world.running_new() == matches!(world.state(), State::Confirmed | State::Good));
+        prop_assert_eq!(world.disk.camera, world.runs());
+    }
+
+    #[test]
+    fn after_any_mishap_the_device_settles_and_the_next_release_is_installed(
+        starts: bool, passes_gate: bool, has_contact: bool, tells_power: bool,
+        cuts in proptest::collection::vec((0_u32..90, prop_oneof![
+            3 => Just(Loss::Nothing), 1 => Just(Loss::Journal), 1 => Just(Loss::Variables)
+        ]), 0..5),
+        mishaps in proptest::collection::vec((1_usize..60, prop_oneof![
+            Just(Some(Control::Pause)), Just(Some(Control::Resume)), Just(Some(Control::Cancel)),
+            Just(Some(Control::Rollback)), Just(None),
+        ]), 0..5),
+    ) {
+        let behaviour = Behaviour { starts, passes_gate, has_contact, tells_power, ..SOUND };
+        let mut world = World::new(behaviour, cuts);
+        for (steps, mishap) in mishaps {
+            for _ in 0..steps {
+                world.step();
+            }
+            match mishap {
+                Some(control) => world.tell(Event::Control(control)),
+                None => world.full = 3,
+            }
+        }
+        world = world.run(3000);
+        // Whatever became of it, the next release is sound and nothing stands in its way.
+        world.cuts.clear();
+        world.countdown = None;
+        if world.engine.as_ref().unwrap().is_paused() {
+            world.tell(Event::Control(Control::Resume));
+            world = world.run(3000);
+        }
+        world.behaviour = SOUND;
+        world = world.run(3000);
+        prop_assert!(!world.engine.as_ref().unwrap().is_busy() || world.state() == State::Good, "{:?}", world.state());
+        world.sequence = NEW + 1;
+        world.order();
+        world = world.run(3000);
+        prop_assert_eq!(world.state(), State::Confirmed);
+        prop_assert_eq!((world.runs(), world.disk.floor, world.disk.camera), (NEW + 1, NEW + 1, NEW + 1));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vigil_wire::State;
 
-use super::{Engine, Now, Output, Step, cause};
+use super::{CheckFailure, Engine, Now, Output, Step, cause};
 use crate::journal::{Install, Trial};
 
 /// What is known of this boot. Lost with the process: the gate is then run again.
@@ -13,11 +13,15 @@ pub(super) struct Gate {
     /// When it was first passed without a failure since.
     passed_since: Option<Duration>,
     /// When it was last run.
-    last_run: Option<Duration>,
+    pub(super) last_run: Option<Duration>,
     /// Which check failed last, and how.
-    last_failure: Option<String>,
+    pub(super) last_failure: Option<CheckFailure>,
     /// The running slot's tries were refilled.
     pub(super) marked: bool,
+    /// They must be although the boot is on trial: the one before it ended because the power failed.
+    pub(super) refill: bool,
+    /// When this process began to find out whose fault a rollback was.
+    pub(super) judging_since: Duration,
 }
 
 impl Engine {
@@ -25,18 +29,19 @@ impl Engine {
     pub(super) fn take_up(&mut self, now: Now) -> Vec<Output> {
         // The floor's file is written after the journal; a power cut between them is made good here.
         let mut outputs = vec![Output::Floor(self.floor)];
+        self.gate.judging_since = now.boot;
         let Some(install) = self.journal.install.clone() else { return outputs };
         if install.reverting {
             // Even when the old slot runs already, the order is written once more: the bootloader may have fallen
             // back by itself, before the revert was in its variables.
             return outputs;
         }
-        let runs_target = self.running == install.target;
+        let runs_target = self.boot.slot == install.target;
         match self.journal.state {
             State::Activating | State::Staged | State::Rebooting if runs_target => {
-                outputs.extend(self.begin_trial(now, 1));
+                outputs.extend(self.begin_trial(now, 1, 0));
             }
-            State::Rebooting if install.reboot_from_boot.as_deref() != Some(&self.boot_id) => {
+            State::Rebooting if install.reboot_from_boot.as_deref() != Some(&self.boot.id) => {
                 outputs.extend(self.bootloader_went_back(now));
             }
             State::Trial | State::Good | State::Confirmed if !runs_target => {
@@ -44,7 +49,7 @@ impl Engine {
             }
             State::Trial | State::Good => {
                 let trial = install.trial.unwrap_or_default();
-                if trial.boot_id != self.boot_id {
+                if trial.boot_id != self.boot.id {
                     outputs.extend(self.booted_again(now, &trial));
                 }
             }
@@ -53,12 +58,13 @@ impl Engine {
         outputs
     }
 
-    fn begin_trial(&mut self, now: Now, boots: u32) -> Vec<Output> {
+    fn begin_trial(&mut self, now: Now, boots: u32, power_cuts: u32) -> Vec<Output> {
         let trial = Trial {
-            boot_id: self.boot_id.clone(),
+            boot_id: self.boot.id.clone(),
             boots,
             began_millis: now.boot.as_millis() as u64,
             good_millis: None,
+            power_cuts,
         };
         if let Some(install) = &mut self.journal.install {
             install.trial = Some(trial);
@@ -67,14 +73,17 @@ impl Engine {
     }
 
     fn booted_again(&mut self, now: Now, trial: &Trial) -> Vec<Output> {
-        let boots = trial.boots + 1;
+        let by_power = self.boot.last.power && trial.power_cuts < self.policy.power_cuts;
+        let power_cuts = trial.power_cuts + u32::from(by_power);
+        let boots = trial.boots + u32::from(!by_power);
         if self.journal.state == State::Good {
             // It has shown that it works; a power cut while it waits for contact is no fault of its own.
             let good = Trial {
-                boot_id: self.boot_id.clone(),
+                boot_id: self.boot.id.clone(),
                 boots,
                 began_millis: now.boot.as_millis() as u64,
                 good_millis: Some(now.boot.as_millis() as u64),
+                power_cuts,
             };
             if let Some(install) = &mut self.journal.install {
                 install.trial = Some(good);
@@ -82,47 +91,69 @@ impl Engine {
             return self.enter(State::Good, "booted again while it waits for contact");
         }
         if boots > self.policy.trial_boots {
-            let message = format!("booted {boots} times on trial without passing its gate");
-            return self.revert(now, cause::CRASH_LOOP, &message);
+            let (cause, how) = self.how_the_last_boot_ended().unwrap_or((cause::CRASH_LOOP, String::new()));
+            let message = format!("booted {boots} times on trial without passing its gate{how}");
+            return self.revert(now, cause, &message);
         }
-        self.begin_trial(now, boots)
+        self.gate.refill = by_power;
+        self.begin_trial(now, boots, power_cuts)
     }
 
     fn bootloader_went_back(&mut self, now: Now) -> Vec<Output> {
-        self.revert(
-            now,
-            cause::BOOT_FAILED,
-            "the bootloader went back to the slot before: the release did not start",
-        )
+        let (cause, how) = self.how_the_last_boot_ended().unwrap_or((cause::BOOT_FAILED, String::new()));
+        self.revert(now, cause, &format!("the bootloader went back to the slot before{how}"))
+    }
+
+    /// What hardware and kernel left word of: a cause, and how a sentence about it goes on.
+    fn how_the_last_boot_ended(&self) -> Option<(&'static str, String)> {
+        let last = &self.boot.last;
+        if let Some(words) = &last.panic {
+            return Some((cause::PANIC, format!("; the kernel panicked: {words}")));
+        }
+        if last.watchdog {
+            return Some((cause::HANG, "; the watchdog had to reset the device".to_owned()));
+        }
+        last.power.then(|| (cause::POWER, "; the power failed".to_owned()))
     }
 
     pub(super) fn next_of_trial(&self, now: Now) -> Step {
         if self.journal.state == State::Good {
             return self.trial_deadline().map_or(Step::Rest, Step::WaitUntil);
         }
+        self.gate_when_due(now, self.trial_deadline())
+    }
+
+    /// Runs the gate, or waits for the pause between two runs to end.
+    pub(super) fn gate_when_due(&self, now: Now, deadline: Option<Duration>) -> Step {
         match self.gate.last_run.map(|run| run + self.policy.gate_pause) {
             Some(again) if now.boot < again => {
-                Step::WaitUntil(self.trial_deadline().map_or(again, |deadline| deadline.min(again)))
+                Step::WaitUntil(deadline.map_or(again, |deadline| deadline.min(again)))
             }
             _ => Step::RunGate,
         }
     }
 
-    pub(super) fn on_gate(&mut self, now: Now, result: Result<(), String>) -> Vec<Output> {
+    /// What the checks say and, if all is well with them, whether hooks and agent are as well.
+    pub(super) fn whole_gate(&self, now: Now, result: Result<(), CheckFailure>) -> Result<(), CheckFailure> {
+        result?;
+        let failure = |check: &str, message: &str| {
+            Err(CheckFailure { check: check.to_owned(), message: message.to_owned() })
+        };
+        if let Some(image) = self.hooks_failed.first() {
+            return failure(image, "its hook failed");
+        }
+        if !self.agent_is_ready(now) {
+            return failure("vigild", "it has not reported that it is ready");
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_gate(&mut self, now: Now, result: Result<(), CheckFailure>) -> Vec<Output> {
         self.gate.last_run = Some(now.boot);
-        let result = result.and_then(|()| {
-            if self.agent_is_ready(now) {
-                Ok(())
-            } else {
-                Err("vigild: it has not reported that it is ready".to_owned())
-            }
-        });
-        match result {
+        match self.whole_gate(now, result) {
             Err(failure) => {
                 self.gate.passed_since = None;
-                let news = self.gate.last_failure.as_ref() != Some(&failure);
-                self.gate.last_failure = Some(failure.clone());
-                if news { vec![Output::Note { kind: "gate".to_owned(), message: failure }] } else { vec![] }
+                self.note_gate(failure)
             }
             Ok(()) => {
                 let since = *self.gate.passed_since.get_or_insert(now.boot);
@@ -142,6 +173,14 @@ impl Engine {
         }
     }
 
+    /// A failure of the gate is told once, until it is another one.
+    pub(super) fn note_gate(&mut self, failure: CheckFailure) -> Vec<Output> {
+        let news = self.gate.last_failure.as_ref() != Some(&failure);
+        let message = failure.to_string();
+        self.gate.last_failure = Some(failure);
+        if news { vec![Output::Note { kind: "gate".to_owned(), message }] } else { vec![] }
+    }
+
     fn agent_is_ready(&self, now: Now) -> bool {
         self.contact.is_some_and(|(at, contact)| contact.ready && now.boot < at + self.policy.contact_age)
     }
@@ -153,6 +192,7 @@ impl Engine {
         match self.journal.state {
             State::Good => self.confirm(),
             State::Trial => vec![],
+            State::RolledBack if self.is_judging() => self.on_contact_of_the_release_before(),
             _ if !self.journal.had_contact => {
                 self.journal.had_contact = true;
                 vec![Output::Save]
@@ -185,7 +225,7 @@ impl Engine {
             return vec![];
         }
         if self.journal.state == State::Trial {
-            let failure = self.gate.last_failure.clone();
+            let failure = self.gate.last_failure.as_ref().map(CheckFailure::to_string);
             let message = failure.unwrap_or_else(|| "the gate's checks did not end in time".to_owned());
             return self.revert(now, cause::GATE, &message);
         }
@@ -230,27 +270,35 @@ impl Engine {
     }
 
     pub(super) fn next_of_revert(&self, install: &Install, now: Now) -> Step {
-        if install.reboot_from_boot.is_some() && self.running == install.target {
+        if install.reboot_from_boot.is_some() && self.boot.slot == install.target {
             return self.unless_waiting(now, Step::Reboot);
         }
         // Not written yet; or the old slot runs, and writing it once more takes it up as done.
         Step::Revert { to: install.from.clone(), from: install.target.clone() }
     }
 
-    pub(super) fn on_reverted(&mut self) -> Vec<Output> {
-        let boot_id = self.boot_id.clone();
+    pub(super) fn on_reverted(&mut self, now: Now) -> Vec<Output> {
+        let boot_id = self.boot.id.clone();
         let Some(install) = &mut self.journal.install else { return vec![] };
         if !install.reverting {
             return vec![];
         }
-        if self.running == install.target {
+        if self.boot.slot == install.target {
             install.reboot_from_boot = Some(boot_id);
             return vec![Output::Save];
         }
         install.reverting = false;
-        let failure = self.journal.last_failure.as_ref();
-        let why =
-            failure.map_or_else(String::new, |failure| format!("{}: {}", failure.cause, failure.message));
-        self.enter(State::RolledBack, &why)
+        let failure = self.journal.last_failure.clone();
+        let why = failure.as_ref().map_or_else(String::new, |f| format!("{}: {}", f.cause, f.message));
+        if failure.is_some_and(|failure| !failure.rolled_back) {
+            // Cancelled when only the boot order had changed: nothing ran that could be gone back from.
+            self.work = None;
+            let mut outputs = self.enter(State::Failed, &why);
+            outputs.push(Output::DropWork);
+            return outputs;
+        }
+        let mut outputs = self.enter(State::RolledBack, &why);
+        outputs.extend(self.begin_judging(now));
+        outputs
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use vigil_wire::Contact;
+use vigil_wire::{Contact, Control};
 
 use super::work::Work;
 use crate::release::{Index, Manifest};
@@ -44,6 +44,12 @@ pub struct Policy {
     pub read_back_retries: u32,
     /// Between two requests to restart.
     pub reboot_retry: Duration,
+    /// Power cuts during a trial that are known as such and therefore cost the release none of its boots.
+    pub power_cuts: u32,
+    /// A release that was at fault so often is not installed again until an operator lifts the quarantine.
+    pub quarantine_after: u32,
+    /// The images that are not written to a part of the slot but handed to a hook of this name.
+    pub hooks: Vec<String>,
 }
 
 impl Default for Policy {
@@ -61,6 +67,9 @@ impl Default for Policy {
             fetch_pause_most: Duration::from_secs(300),
             read_back_retries: 2,
             reboot_retry: Duration::from_secs(120),
+            power_cuts: 10,
+            quarantine_after: 2,
+            hooks: Vec::new(),
         }
     }
 }
@@ -75,18 +84,38 @@ pub mod cause {
     pub const BAD_RELEASE: &str = "bad_release";
     /// No valid envelope, and the release's own policy does not allow it without.
     pub const NOT_AUTHORIZED: &str = "not_authorized";
-    /// Something could not be fetched, or was not what was signed.
+    /// Something could not be fetched: no connection, or the server answers with an error.
     pub const FETCH: &str = "fetch_failed";
+    /// The repository does not have what its metadata names.
+    pub const FETCH_MISSING: &str = "fetch_missing";
+    /// A server or proxy sends other bytes than the range that was asked for, or fewer.
+    pub const FETCH_RANGE: &str = "fetch_range";
+    /// What was fetched is not what was signed.
+    pub const FETCH_CORRUPT: &str = "fetch_corrupt";
     /// The courier brought nothing for too long.
     pub const COURIER: &str = "courier_stalled";
     /// The slot does not keep what is written to it.
     pub const READ_BACK: &str = "read_back";
-    /// The slot could not be written.
+    /// The slot could not be read or written.
     pub const SLOT: &str = "slot_failed";
+    /// The slot is read-only.
+    pub const SLOT_READ_ONLY: &str = "slot_read_only";
+    /// The image does not fit into the slot.
+    pub const SLOT_TOO_SMALL: &str = "slot_too_small";
+    /// The slot's device is not there, or vanished.
+    pub const SLOT_MISSING: &str = "slot_missing";
+    /// The updater's own state could not be written for too long.
+    pub const STORAGE: &str = "storage";
     /// The boot variables could not be written.
     pub const BOOT_CONTROL: &str = "boot_control";
-    /// The bootloader went back to the slot before.
+    /// The bootloader went back to the slot before, and nothing says why.
     pub const BOOT_FAILED: &str = "boot_failed";
+    /// The release's kernel panicked.
+    pub const PANIC: &str = "panic";
+    /// The watchdog ended the release.
+    pub const HANG: &str = "hang";
+    /// The power failed again and again.
+    pub const POWER: &str = "power";
     /// The release was booted on trial too often.
     pub const CRASH_LOOP: &str = "crash_loop";
     /// The gate was not passed in time.
@@ -95,6 +124,47 @@ pub mod cause {
     pub const AGENT_DEAD: &str = "agent_dead";
     /// No authenticated contact in time, although the network answers.
     pub const NO_CONTACT: &str = "no_contact";
+    /// An operator, or root at the device, gave the install up.
+    pub const CANCELLED: &str = "cancelled";
+    /// An operator, or root at the device, had the release rolled back.
+    pub const OPERATOR: &str = "operator";
+}
+
+/// How the boot before this one ended, as far as the hardware and the kernel left word of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastBoot {
+    /// The kernel panicked: its last words.
+    pub panic: Option<String>,
+    /// The watchdog reset the device.
+    pub watchdog: bool,
+    /// The power failed.
+    pub power: bool,
+}
+
+/// Where and how the device runs.
+#[derive(Clone, Debug, Default)]
+pub struct Boot {
+    /// The slot.
+    pub slot: String,
+    /// Differs with every boot.
+    pub id: String,
+    /// How the boot before this one ended.
+    pub last: LastBoot,
+}
+
+/// What a check said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckFailure {
+    /// The check's name.
+    pub check: String,
+    /// What is wrong, for people.
+    pub message: String,
+}
+
+impl std::fmt::Display for CheckFailure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}: {}", self.check, self.message)
+    }
 }
 
 /// An accepted request to install.
@@ -108,6 +178,8 @@ pub struct Order {
     pub release_target: String,
     /// The slot to write.
     pub slot: String,
+    /// Root at the device asked for it, without a command.
+    pub by_root: bool,
 }
 
 /// The outcome of a step, or something from outside.
@@ -124,7 +196,14 @@ pub enum Event {
     /// The courier brought a part of something that was asked for.
     Fed,
     /// Something could not be fetched, or was not what was signed.
-    FetchFailed(String),
+    FetchFailed {
+        /// A stable code of [`cause`], should it be given up.
+        cause: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// A person who may do so takes the install in hand; [`super::Engine::permits`] was asked before.
+    Control(Control),
     /// The step failed for good.
     Failed {
         /// A stable code of [`cause`].
@@ -148,6 +227,13 @@ pub enum Event {
     },
     /// The slot left the boot order.
     Excluded,
+    /// The first block of each image is blank, so that no bootloader takes the slot for a system.
+    Sealed,
+    /// The first block of each image is what it must be.
+    Unsealed {
+        /// It is on the disk and reads back.
+        matches: bool,
+    },
     /// Manifest and indexes as they were kept; none if they were lost.
     Reloaded(Option<Box<Work>>),
     /// A frame of the target slot was held against the index.
@@ -189,7 +275,16 @@ pub enum Event {
     /// The restart was asked for.
     RebootAsked,
     /// The gate was run.
-    Gate(Result<(), String>),
+    Gate(Result<(), CheckFailure>),
+    /// A hook was run.
+    Applied {
+        /// The image it was handed.
+        image: String,
+        /// The image's hash.
+        sha256: String,
+        /// Whether it succeeded.
+        result: Result<(), String>,
+    },
     /// The slot's tries were refilled.
     MarkedGood,
     /// The slot before is first in the boot order again and the failed one has left it.
@@ -238,6 +333,10 @@ pub enum Step {
         /// The slot.
         slot: String,
     },
+    /// Blank the first block of each image in the target slot.
+    Seal,
+    /// Write the first block of each image in the target slot, and read it back.
+    Unseal,
     /// Read manifest and indexes from the disk.
     Reload,
     /// Hold a frame of the target slot against the index.
@@ -277,6 +376,13 @@ pub enum Step {
     },
     /// Ask for a restart.
     Reboot,
+    /// Hand an image of the running slot to its hook.
+    Apply {
+        /// The image.
+        image: String,
+        /// Its hash.
+        sha256: String,
+    },
     /// Run the gate's checks.
     RunGate,
     /// Refill the slot's tries.

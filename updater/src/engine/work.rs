@@ -124,7 +124,7 @@ impl Work {
                 return Step::CompareImage { image };
             }
         }
-        Step::Rest
+        Step::Unseal
     }
 
     pub(super) fn written(&self) -> ProgressState {

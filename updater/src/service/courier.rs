@@ -5,13 +5,17 @@ use std::io;
 
 use sha2::{Digest, Sha256};
 use vigil_tuf::{Fetched, Role, encoded_path};
-use vigil_wire::{Fetch, Need, Response};
+use vigil_wire::{Fetch, Need, Response, Trouble};
 
+use super::steps::slot_cause;
 use super::{Updater, now};
 use crate::engine::{Event, Step, cause};
-use crate::release::{FRAME_BYTES, Index, MANIFEST_BYTES, Manifest, blob_path};
+use crate::release::{Index, MANIFEST_BYTES, Manifest, blob_path};
 use crate::stash::sha256_hex;
 use crate::trust::{Progress, TrustError, Wanted as Document};
+
+/// A courier's message at most.
+const TROUBLE_BYTES: usize = 300;
 
 /// The fetch under way.
 #[derive(Default)]
@@ -41,8 +45,12 @@ enum What {
 }
 
 impl Updater {
-    /// What should be fetched next. Asking again gives up what was being fetched: the courier may be a new one.
-    pub(super) fn next_need(&mut self) -> io::Result<Response> {
+    /// What should be fetched next. Asking again gives up what was being fetched: the courier may be a new one. While
+    /// one of them has claimed the errand, the others have nothing to do.
+    pub(super) fn next_need(&mut self, peer: u64) -> io::Result<Response> {
+        if self.claim.is_some_and(|claim| claim != peer) {
+            return Ok(Response::Idle);
+        }
         self.courier.open = None;
         let Some((what, path, offset, length, exact)) = self.wanted()? else {
             return Ok(if self.engine.is_busy() { Response::Working } else { Response::Idle });
@@ -123,35 +131,54 @@ impl Updater {
     }
 
     /// Takes what the courier brings.
-    pub(super) fn feed(&mut self, need: u64, offset: u64, fetch: Fetch, blob: &[u8]) -> io::Result<Response> {
+    pub(super) fn feed(
+        &mut self,
+        need: u64,
+        offset: u64,
+        fetch: Fetch,
+        trouble: Option<&Trouble>,
+        blob: &[u8],
+    ) -> io::Result<Response> {
         let Some(mut open) = self.courier.open.take_if(|open| open.need.need == need) else {
             return Ok(refused("stale_need", "this is not what was asked for last; ask for the next need"));
         };
         if offset != open.need.offset + open.received {
-            return self.fetch_failed(&open, "bytes from another place than was asked for");
+            return self.fetch_failed(
+                &open,
+                cause::FETCH_RANGE,
+                "bytes from another place than was asked for",
+            );
         }
         open.received += blob.len() as u64;
         if open.received > open.need.length {
-            return self.fetch_failed(&open, "more bytes than were signed for");
+            return self.fetch_failed(&open, cause::FETCH_RANGE, "more bytes than were signed for");
         }
         let now = now();
         // Byte by byte, a file could be on its way for ever without one being late.
         if matches!(open.what, What::Trust(_)) && self.trust.is_overdue(now) {
-            return self.fetch_failed(&open, "the refresh took too long and begins anew");
+            return self.fetch_failed(&open, cause::FETCH, "the refresh took too long and begins anew");
         }
         match fetch {
-            Fetch::Failed => self.fetch_failed(&open, "the courier could not fetch it"),
-            Fetch::Missing => self.missing(&open),
+            Fetch::Failed => {
+                let range = trouble.is_some_and(|trouble| trouble.range);
+                let cause = if range { cause::FETCH_RANGE } else { cause::FETCH };
+                self.fetch_failed(&open, cause, &told(trouble, "the courier could not fetch it"))
+            }
+            Fetch::Missing => self.missing(&open, trouble),
             Fetch::More | Fetch::Last => {
                 open.buffer.extend_from_slice(blob);
                 if matches!(open.what, What::Frames { .. })
                     && let Err(why) = self.take_frames(&mut open)?
                 {
-                    return self.fetch_failed(&open, &why);
+                    return self.fetch_failed(&open, cause::FETCH_CORRUPT, &why);
                 }
                 if fetch == Fetch::Last {
                     if open.need.exact && open.received < open.need.length {
-                        return self.fetch_failed(&open, "fewer bytes than were signed for");
+                        return self.fetch_failed(
+                            &open,
+                            cause::FETCH_RANGE,
+                            "fewer bytes than were signed for",
+                        );
                     }
                     return self.complete(open);
                 }
@@ -162,28 +189,28 @@ impl Updater {
         }
     }
 
-    fn missing(&mut self, open: &Open) -> io::Result<Response> {
+    fn missing(&mut self, open: &Open, trouble: Option<&Trouble>) -> io::Result<Response> {
         if let What::Trust(document @ Document::Metadata(request)) = &open.what
             && request.role == Role::Root
         {
             let progress = self.trust.take(document, Fetched::Missing, now());
             return self.after_trust(progress, &open.need.path);
         }
-        self.fetch_failed(open, "it is not there (404)")
+        self.fetch_failed(open, cause::FETCH_MISSING, &told(trouble, "it is not there"))
     }
 
-    fn fetch_failed(&mut self, open: &Open, why: &str) -> io::Result<Response> {
+    fn fetch_failed(&mut self, open: &Open, cause: &'static str, why: &str) -> io::Result<Response> {
         if let What::Trust(_) = open.what {
             let progress = self.trust.fetch_failed(why, now());
             return self.after_trust(progress, &open.need.path);
         }
-        self.give_up_fetch(&open.need.path, why)
+        self.give_up_fetch(&open.need.path, cause, why)
     }
 
-    fn give_up_fetch(&mut self, path: &str, why: &str) -> io::Result<Response> {
+    fn give_up_fetch(&mut self, path: &str, cause: &'static str, why: &str) -> io::Result<Response> {
         let message = format!("{path}: {why}");
         self.note("fetch.failed", &message);
-        self.tell(now(), Event::FetchFailed(message.clone()))?;
+        self.tell(now(), Event::FetchFailed { cause, message: message.clone() })?;
         Ok(refused("fetch_failed", &message))
     }
 
@@ -199,7 +226,7 @@ impl Updater {
                 if !matches!(error, TrustError::Courier(_)) {
                     self.note("metadata.refused", &error.to_string());
                 }
-                return self.give_up_fetch(path, &error.to_string());
+                return self.give_up_fetch(path, cause::FETCH, &error.to_string());
             }
         }
         Ok(Response::Done)
@@ -220,7 +247,7 @@ impl Updater {
     fn complete_manifest(&mut self, open: &Open) -> io::Result<Response> {
         let Step::FetchManifest { target } = self.engine.next(now()) else { return Ok(Response::Done) };
         if let Err(error) = self.trust.set().verify_target(&target, &open.buffer) {
-            return self.fetch_failed(open, &error.to_string());
+            return self.fetch_failed(open, cause::FETCH_CORRUPT, &error.to_string());
         }
         // From here on it is the publisher's word: what is wrong with it will not get better by fetching again.
         let event = match Manifest::parse(&open.buffer) {
@@ -240,13 +267,13 @@ impl Updater {
     fn complete_index(&mut self, open: &Open, image: usize) -> io::Result<Response> {
         let wanted = self.engine.work().map(|work| work.manifest().images[image].index.sha256.clone());
         if wanted != Some(sha256_hex(&open.buffer)) {
-            return self.fetch_failed(open, "it has not the hash that was signed");
+            return self.fetch_failed(open, cause::FETCH_CORRUPT, "it has not the hash that was signed");
         }
         let event = match Index::parse(&open.buffer) {
             Err(error) => Event::Failed { cause: cause::BAD_RELEASE, message: error.to_string() },
             Ok(index) => match self.open_parts() {
                 // Before the other slot is touched at all.
-                Err(error) => Event::Failed { cause: cause::NOT_FOR_DEVICE, message: error.to_string() },
+                Err(error) => Event::Failed { cause: slot_cause(&error), message: error.to_string() },
                 Ok(()) => {
                     self.stash.keep_index(image, &open.buffer)?;
                     Event::Index { image, index }
@@ -262,48 +289,71 @@ impl Updater {
         let What::Frames { image, frame } = &mut open.what else { return Ok(Ok(())) };
         let image = *image;
         if let Err(error) = self.open_parts() {
-            self.tell(now(), Event::Failed { cause: cause::SLOT, message: error.to_string() })?;
+            self.tell(now(), Event::Failed { cause: slot_cause(&error), message: error.to_string() })?;
             return Ok(Err(error.to_string()));
         }
-        loop {
+        let mut used = 0;
+        let result = loop {
             let Some(index) = self.engine.work().and_then(|work| work.index(image)) else {
-                return Ok(Err("the install was given up".to_owned()));
+                break Err("the install was given up".to_owned());
             };
-            let Some(entry) = index.frames().get(*frame) else { return Ok(Ok(())) };
-            let length = entry.compressed as usize;
-            if open.buffer.len() < length {
-                return Ok(Ok(()));
-            }
-            if Sha256::digest(&open.buffer[..length]).as_slice() != entry.compressed_sha256 {
-                return Ok(Err(format!("frame {frame} has not the hash that was signed")));
+            let Some(entry) = index.frames().get(*frame) else { break Ok(()) };
+            let Some(compressed) = open.buffer.get(used..used + entry.compressed as usize) else {
+                break Ok(());
+            };
+            if Sha256::digest(compressed).as_slice() != entry.compressed_sha256 {
+                break Err(format!("frame {frame} has not the hash that was signed"));
             }
             let (offset, size) = index.extent(*frame);
-            let event = match decompress(&open.buffer[..length], size as usize) {
+            let decoded = decompress(&mut self.decompressor, compressed, size as usize, &mut self.frame)
+                .and_then(|()| {
+                    let matches = Sha256::digest(&self.frame).as_slice() == entry.sha256;
+                    matches
+                        .then_some(())
+                        .ok_or_else(|| "it decodes to something else than was signed".to_owned())
+                });
+            used += entry.compressed as usize;
+            let event = match decoded {
                 Err(why) => {
                     Event::Failed { cause: cause::BAD_RELEASE, message: format!("frame {frame}: {why}") }
                 }
-                Ok(raw) if Sha256::digest(&raw).as_slice() != entry.sha256 => {
-                    let message = format!("frame {frame} decodes to something else than was signed");
-                    Event::Failed { cause: cause::BAD_RELEASE, message }
-                }
-                Ok(raw) => match self.parts[image].write(offset, &raw) {
+                Ok(()) => match self.write_frame(image, *frame, offset) {
                     Ok(()) => Event::Written { image, frame: *frame },
-                    Err(error) => Event::Failed { cause: cause::SLOT, message: error.to_string() },
+                    Err(error) => Event::Failed { cause: slot_cause(&error), message: error.to_string() },
                 },
             };
-            open.buffer.drain(..length);
             *frame += 1;
             self.tell(now(), event)?;
-        }
+        };
+        open.buffer.drain(..used);
+        Ok(result)
     }
 }
 
-/// Decodes one frame into at most `size` bytes. The window is capped at a frame's size by the frame itself: the
-/// whole output is held anyway.
-fn decompress(frame: &[u8], size: usize) -> Result<Vec<u8>, String> {
-    debug_assert!(size <= FRAME_BYTES as usize);
-    let raw = zstd::bulk::decompress(frame, size).map_err(|error| error.to_string())?;
-    if raw.len() == size { Ok(raw) } else { Err(format!("{} bytes, expected {size}", raw.len())) }
+/// Decodes one frame into exactly `size` bytes of `raw`. The window is capped at a frame's size by the frame itself:
+/// the whole output is held anyway.
+fn decompress(
+    decompressor: &mut Option<zstd::bulk::Decompressor<'static>>,
+    frame: &[u8],
+    size: usize,
+    raw: &mut Vec<u8>,
+) -> Result<(), String> {
+    let decompressor = match decompressor {
+        Some(decompressor) => decompressor,
+        none => none.insert(zstd::bulk::Decompressor::new().map_err(|error| error.to_string())?),
+    };
+    raw.clear();
+    raw.reserve_exact(size);
+    let count = decompressor.decompress_to_buffer(frame, raw).map_err(|error| error.to_string())?;
+    if count == size { Ok(()) } else { Err(format!("{count} bytes, expected {size}")) }
+}
+
+/// What the courier tells of its trouble: a stranger's words, for people.
+fn told(trouble: Option<&Trouble>, otherwise: &str) -> String {
+    let Some(trouble) = trouble else { return otherwise.to_owned() };
+    let mut message: String = trouble.message.chars().filter(|character| !character.is_control()).collect();
+    message.truncate(message.floor_char_boundary(TROUBLE_BYTES));
+    message
 }
 
 pub(super) fn refused(code: &str, message: &str) -> Response {

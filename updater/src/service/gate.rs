@@ -1,10 +1,14 @@
 //! Runs the gate's checks one after the other, without blocking: commands of the image that exit 0 when all is well.
 
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
+
 use crate::config::GateCheck;
+use crate::engine::CheckFailure;
 
 const OUTPUT_BYTES: u64 = 400;
 
@@ -20,12 +24,35 @@ struct Running {
     until: Duration,
 }
 
+/// A run of a hook.
+pub(super) struct HookRun {
+    child: Child,
+    until: Duration,
+}
+
+impl HookRun {
+    pub(super) fn new(child: Child, until: Duration) -> Self {
+        Self { child, until }
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn poll(&mut self, now: Duration) -> Option<Result<(), String>> {
+        outcome(&mut self.child, now < self.until)
+    }
+}
+
+impl Drop for HookRun {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
 /// How far a run has come.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum GateState {
     Running,
     Passed,
-    Failed(String),
+    Failed(CheckFailure),
 }
 
 impl GateRun {
@@ -40,9 +67,7 @@ impl GateRun {
                 match running.outcome(now) {
                     None => return GateState::Running,
                     Some(Ok(())) => self.current = None,
-                    Some(Err(why)) => {
-                        return GateState::Failed(format!("{}: {why}", running.check.name));
-                    }
+                    Some(Err(message)) => return GateState::Failed(running.check.failed(message)),
                 }
             }
             let Some(check) = self.checks.pop_front() else { return GateState::Passed };
@@ -51,10 +76,16 @@ impl GateRun {
                     self.current = Some(Running { until: now + check.timeout_seconds, check, child });
                 }
                 Err(error) => {
-                    return GateState::Failed(format!("{}: {}: {error}", check.name, check.command[0]));
+                    return GateState::Failed(check.failed(format!("{}: {error}", check.command[0])));
                 }
             }
         }
+    }
+}
+
+impl GateCheck {
+    fn failed(&self, message: String) -> CheckFailure {
+        CheckFailure { check: self.name.clone(), message }
     }
 }
 
@@ -64,35 +95,50 @@ fn start(check: &GateCheck) -> std::io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
 }
 
 impl Running {
     fn outcome(&mut self, now: Duration) -> Option<Result<(), String>> {
-        match self.child.try_wait() {
-            Ok(None) if now < self.until => None,
-            Ok(None) => {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                Some(Err(format!("no answer within {} s", self.check.timeout_seconds.as_secs_f32())))
-            }
-            Ok(Some(status)) if status.success() => Some(Ok(())),
-            Ok(Some(status)) => {
-                let mut said = Vec::new();
-                if let Some(stderr) = self.child.stderr.take() {
-                    let _ = stderr.take(OUTPUT_BYTES).read_to_end(&mut said);
-                }
-                let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
-                Some(Err(if said.is_empty() { status.to_string() } else { said }))
-            }
-            Err(error) => Some(Err(error.to_string())),
-        }
+        outcome(&mut self.child, now < self.until)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
+    }
+}
+
+/// How a program ended, if it has; one whose time is up is ended.
+fn outcome(child: &mut Child, has_time: bool) -> Option<Result<(), String>> {
+    match child.try_wait() {
+        Ok(None) if has_time => None,
+        Ok(None) => {
+            end(child);
+            Some(Err("no answer in time".to_owned()))
+        }
+        Ok(Some(status)) if status.success() => Some(Ok(())),
+        Ok(Some(status)) => {
+            let mut said = Vec::new();
+            if let Some(stderr) = child.stderr.take() {
+                let _ = stderr.take(OUTPUT_BYTES).read_to_end(&mut said);
+            }
+            let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
+            Some(Err(if said.is_empty() { status.to_string() } else { said }))
+        }
+        Err(error) => Some(Err(error.to_string())),
+    }
+}
+
+/// Ends a program and whatever it has started.
+fn end(child: &mut Child) {
+    if let Ok(None) = child.try_wait() {
+        if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }

@@ -16,17 +16,18 @@ use sha2::Sha256;
 use tracing::{error, info, warn};
 use vigil_wire::{SlotStatus, UpdateStatus};
 
-pub use server::{bind, serve};
+pub use server::{Access, bind, serve};
 
 use crate::boot::BootControl;
 use crate::config::Config;
-use crate::engine::{Engine, Event, Now, Output};
+use crate::engine::{Boot, Engine, Event, Now, Output};
 use crate::events::Events;
 use crate::floor::FloorFile;
 use crate::journal::{Found, JournalFile};
 use crate::slot::Part;
 use crate::stash::Stash;
 use crate::trust::Trust;
+use crate::watchdog::Watchdog;
 
 /// Everything that `vigil-updaterd` holds.
 pub struct Updater {
@@ -42,12 +43,24 @@ pub struct Updater {
     pending: VecDeque<Output>,
     courier: courier::Courier,
     gate: Option<gate::GateRun>,
+    hook: Option<gate::HookRun>,
+    watchdog: Option<Watchdog>,
+    /// The peer that alone is asked to fetch.
+    claim: Option<u64>,
     /// The target slot's parts, open while they are written and read back.
     parts: Vec<Part>,
+    /// The first bytes of each image, as far as they are known: they are written last.
+    heads: Vec<Option<Vec<u8>>>,
+    /// A frame, decoded or read back.
+    frame: Vec<u8>,
+    /// Kept, because it holds what it needs from one frame to the next.
+    decompressor: Option<zstd::bulk::Decompressor<'static>>,
     /// Hash of what was read back of the image so far.
     image_hash: Sha256,
     /// After an error that will pass: not before this time.
     retry_at: Option<Duration>,
+    /// Errors in a row.
+    retries: u32,
     confined: bool,
 }
 
@@ -111,8 +124,11 @@ impl Updater {
             ),
         )?;
         info!(slot = booted.slot, boot = booted.boot_id, boot_control = boot.guarantee(), "started");
-        let (engine, outputs) =
-            Engine::start(config.policy(), journal, floor.value(), &booted.slot, &booted.boot_id, now);
+        let watchdog = config.watchdog.as_ref().map(Watchdog::open).transpose()?;
+        let known = journal.install.as_ref().map_or(&[][..], |install| &install.crash_records);
+        let last = crate::evidence::last_boot(&config.evidence, known);
+        let boot_of = Boot { slot: booted.slot, id: booted.boot_id, last };
+        let (engine, outputs) = Engine::start(config.policy(), journal, floor.value(), boot_of, now);
         let mut updater = Self {
             stash: Stash::open(&config.state)?,
             config,
@@ -125,9 +141,16 @@ impl Updater {
             pending: outputs.into(),
             courier: courier::Courier::default(),
             gate: None,
+            hook: None,
+            watchdog,
+            claim: None,
             parts: Vec::new(),
+            heads: Vec::new(),
+            frame: Vec::new(),
+            decompressor: None,
             image_hash: Sha256::default(),
             retry_at: None,
+            retries: 0,
             confined,
         };
         if let Err(error) = updater.flush(now) {
@@ -156,6 +179,9 @@ impl Updater {
                 Output::DropWork => {
                     self.stash.clear();
                     self.parts.clear();
+                    self.heads.clear();
+                    self.frame = Vec::new();
+                    self.decompressor = None;
                 }
             }
             self.pending.pop_front();
@@ -188,12 +214,15 @@ impl Updater {
             .collect();
         let install = journal.install.as_ref();
         UpdateStatus {
+            product: self.config.device.product.clone(),
             state: journal.state,
             running_slot: self.engine.running().to_owned(),
             slots,
             target: install.and_then(|install| install.release.clone()),
             command: install.and_then(|install| install.command.clone()),
             progress: self.engine.progress(),
+            paused: self.engine.is_paused(),
+            quarantined: self.engine.quarantined(),
             last_failure: journal.last_failure.clone(),
             floor: self.engine.floor(),
             trust: self.trust.status(now()),

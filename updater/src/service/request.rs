@@ -8,9 +8,19 @@ use crate::engine::Event;
 
 const EVENTS_PAGE: usize = 100;
 
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    /// The connection's number.
+    pub(super) peer: u64,
+    /// Root, at a device whose courier is somebody else: a person at the device, who may give an install up, and start
+    /// one of a release that is signed.
+    pub(super) is_root: bool,
+}
+
 impl Updater {
     /// The answer, and the blob that goes with it.
-    pub(super) fn answer(&mut self, request: Request, blob: &[u8]) -> (Response, Vec<u8>) {
+    pub(super) fn answer(&mut self, request: Request, blob: &[u8], asker: Asker) -> (Response, Vec<u8>) {
         let result = match request {
             Request::Hello { version: WIRE_VERSION } => {
                 Ok(Response::Hello { version: WIRE_VERSION, updater: env!("CARGO_PKG_VERSION").to_owned() })
@@ -38,12 +48,23 @@ impl Updater {
                 }
                 Err(error) => Err(error),
             },
-            Request::Install { envelope, release } => Ok(match self.order(envelope, release) {
+            Request::Install { envelope, release } => Ok(match self.order(envelope, release, asker) {
                 Ok(()) => Response::Done,
                 Err((code, message)) => refused(&code, &message),
             }),
-            Request::Next => self.next_need(),
-            Request::Feed { need, offset, fetch } => self.feed(need, offset, fetch, blob),
+            Request::Control { control, envelope } => Ok(match self.control(control, envelope, asker) {
+                Ok(()) => Response::Done,
+                Err((code, message)) => refused(&code, &message),
+            }),
+            Request::Claim if asker.is_root => {
+                self.claim = Some(asker.peer);
+                Ok(Response::Done)
+            }
+            Request::Claim => Ok(refused("not_permitted", "only root may be the only courier")),
+            Request::Next => self.next_need(asker.peer),
+            Request::Feed { need, offset, fetch, trouble } => {
+                self.feed(need, offset, fetch, trouble.as_ref(), blob)
+            }
             Request::Contact(contact) => self.tell(now(), Event::Contact(contact)).map(|()| Response::Done),
             Request::Events { after } => {
                 self.events.after(after, EVENTS_PAGE).map(|events| Response::Events { events })

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use vigil_wire::{Decoder, Request, Response, encode};
 
 use super::courier::refused;
+use super::request::Asker;
 use super::{Pause, Updater, now};
 
 const PEERS: usize = 8;
@@ -20,6 +21,7 @@ const STALL: Duration = Duration::from_secs(30);
 const READ_BYTES: usize = 64 * 1024;
 
 struct Peer {
+    asker: Asker,
     stream: UnixStream,
     decoder: Decoder,
     answer: Vec<u8>,
@@ -27,21 +29,34 @@ struct Peer {
     last_moved: Duration,
 }
 
-/// Serves until the process is ended. `allowed` says which users may connect.
+/// Who may connect, by user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nobody of ours.
+    None,
+    /// The courier.
+    Courier,
+    /// Root, at a device whose courier is somebody else.
+    Root,
+}
+
+/// Serves until the process is ended. `access` says what a user may do.
 pub fn serve(
     updater: &mut Updater,
     listener: &UnixListener,
-    allowed: impl Fn(u32) -> bool,
+    access: impl Fn(u32) -> Access,
 ) -> anyhow::Result<()> {
     listener.set_nonblocking(true)?;
     let mut peers: Vec<Peer> = Vec::new();
     let mut buffer = vec![0; READ_BYTES];
     let mut refused_peers = Refusals::default();
+    let mut last_peer = 0;
     loop {
         let time = now();
         let pause = updater.work(time);
         let stalls = peers.iter().filter(|peer| peer.is_mid_way()).map(|peer| peer.last_moved + STALL);
-        let pause = stalls.chain(refused_peers.due()).fold(pause, Pause::at_most);
+        let feed = updater.watchdog.as_mut().map(|watchdog| watchdog.feed(time.boot));
+        let pause = stalls.chain(refused_peers.due()).chain(feed).fold(pause, Pause::at_most);
         let ready = wait(listener, &peers, pause)?;
 
         let time = now();
@@ -56,8 +71,10 @@ pub fn serve(
         }
         let stalled = |peer: &Peer| peer.is_mid_way() && time.boot >= peer.last_moved + STALL;
         peers.retain(|peer| !(peer.is_ended() || stalled(peer)));
+        updater.claim = updater.claim.filter(|claim| peers.iter().any(|peer| peer.asker.peer == *claim));
         if ready[0] {
-            accept(listener, &mut peers, &allowed, time.boot, &mut refused_peers);
+            last_peer += 1;
+            accept(listener, &mut peers, &access, last_peer, time.boot, &mut refused_peers);
         }
         if let Some(count) = refused_peers.report(time.boot) {
             updater.note("peer.refused", &format!("{count} connections by users without permission"));
@@ -91,21 +108,23 @@ fn wait(listener: &UnixListener, peers: &[Peer], pause: Pause) -> io::Result<Vec
 fn accept(
     listener: &UnixListener,
     peers: &mut Vec<Peer>,
-    allowed: &impl Fn(u32) -> bool,
+    access: &impl Fn(u32) -> Access,
+    number: u64,
     time: Duration,
     refused_peers: &mut Refusals,
 ) {
     let Ok((mut stream, _)) = listener.accept() else { return };
     let uid = rustix::net::sockopt::socket_peercred(&stream).map(|credentials| credentials.uid.as_raw());
     let reason = match uid {
-        Ok(uid) if !allowed(uid) => {
+        Ok(uid) if access(uid) == Access::None => {
             warn!(uid, "refused a peer: only vigild's user and root may connect");
             refused_peers.count(time);
             "only vigild's user and root may connect"
         }
-        Ok(_) if peers.len() < PEERS => {
+        Ok(uid) if peers.len() < PEERS => {
             if stream.set_nonblocking(true).is_ok() {
                 peers.push(Peer {
+                    asker: Asker { peer: number, is_root: access(uid) == Access::Root },
                     stream,
                     decoder: Decoder::default(),
                     answer: Vec::new(),
@@ -162,7 +181,7 @@ impl Peer {
         };
         let (request, blob) = request;
         let (response, blob) = if self.greeted || matches!(request, Request::Hello { .. }) {
-            updater.answer(request, &blob)
+            updater.answer(request, &blob, self.asker)
         } else {
             (refused("hello", "say hello first"), Vec::new())
         };

@@ -7,13 +7,15 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use super::gate::{GateRun, GateState};
+use super::gate::{GateRun, GateState, HookRun};
 use super::{Pause, Updater};
+use crate::config::Place;
 use crate::engine::{Event, Now, Step, cause};
-use crate::slot::Part;
+use crate::slot::{HEAD_BYTES, Part};
 
-/// After an error that may pass, such as a full disk.
+/// After an error that may pass, such as a full disk: the first pause, and the longest.
 const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(60);
 /// How often a running check of the gate is looked at.
 const GATE_POLL: Duration = Duration::from_millis(100);
 
@@ -28,7 +30,10 @@ impl Updater {
         }
         let result = self.tell(now, Event::Tick).and_then(|()| self.take(now));
         match result {
-            Ok(pause) => pause,
+            Ok(pause) => {
+                self.retries = 0;
+                pause
+            }
             Err(error) if self.engine.is_reverting() => {
                 // Going back must not depend on a disk that may be full: the bootloader's variables are what
                 // counts, and the next start understands them without the journal.
@@ -37,9 +42,11 @@ impl Updater {
                 self.take(now).unwrap_or(Pause::Until(now.boot + RETRY))
             }
             Err(error) => {
-                warn!(%error, "tried again in a second");
-                self.retry_at = Some(now.boot + RETRY);
-                Pause::Until(now.boot + RETRY)
+                let pause = (RETRY * 2_u32.saturating_pow(self.retries)).min(RETRY_MOST);
+                warn!(%error, "tried again in {} s", pause.as_secs());
+                self.retries += 1;
+                self.retry_at = Some(now.boot + pause);
+                Pause::Until(now.boot + pause)
             }
         }
     }
@@ -56,15 +63,20 @@ impl Updater {
                 return Ok(self.until_deadline());
             }
             Step::RunGate => return self.run_gate(now),
+            Step::Apply { image, sha256 } => return self.run_hook(now, image, sha256),
             Step::Proceed => Event::Proceed,
             Step::Exclude { slot } => {
-                let order = self.boot.read().map(|order| order.without(&slot));
-                match order.and_then(|order| self.boot.write("boot.exclude", &order)) {
+                let excluded = self.boot.read().and_then(|order| {
+                    let without = order.clone().without(&slot);
+                    if without == order { Ok(()) } else { self.boot.write("boot.exclude", &without) }
+                });
+                match excluded {
                     Ok(()) => Event::Excluded,
                     Err(error) => failed(cause::BOOT_CONTROL, &error),
                 }
             }
             Step::PutFirst { slot } => {
+                self.engine.keep_crash_records(crate::evidence::crash_records(&self.config.evidence));
                 let order = self.boot.read().map(|order| order.first(&slot));
                 match order.and_then(|order| self.boot.write("boot.put_first", &order)) {
                     Ok(()) => Event::PutFirst,
@@ -93,13 +105,21 @@ impl Updater {
                 let hash = journal.install.as_ref().and_then(|install| install.manifest_sha256.as_deref());
                 Event::Reloaded(hash.and_then(|hash| self.stash.load(hash)).map(Box::new))
             }
+            Step::Seal => match self.seal() {
+                Ok(()) => Event::Sealed,
+                Err(error) => failed(slot_cause(&error), &error),
+            },
+            Step::Unseal => match self.unseal() {
+                Ok(matches) => Event::Unsealed { matches },
+                Err(error) => failed(slot_cause(&error), &error),
+            },
             Step::Inspect { image, frame } => match self.frame_matches(image, frame) {
                 Ok(matches) => Event::Inspected { image, frame, matches },
-                Err(error) => failed(cause::SLOT, &error),
+                Err(error) => failed(slot_cause(&error), &error),
             },
             Step::ReadBack { image, frame } => match self.frame_matches(image, frame) {
                 Ok(matches) => Event::ReadBack { image, frame, matches },
-                Err(error) => failed(cause::SLOT, &error),
+                Err(error) => failed(slot_cause(&error), &error),
             },
             Step::CompareImage { image } => {
                 let wanted = self.engine.work().map(|work| work.manifest().images[image].sha256.clone());
@@ -124,13 +144,56 @@ impl Updater {
             return Err(io::Error::other("there is no such image"));
         };
         let (offset, length) = index.extent(frame);
-        let mut bytes = vec![0; length as usize];
-        part.read_back(offset, &mut bytes)?;
+        self.frame.resize(length as usize, 0);
+        part.read_back(offset, &mut self.frame)?;
         if frame == 0 {
             self.image_hash = Sha256::default();
+            // Its first bytes are blank until all else is verified: they are held in their place.
+            if let Some(head) = &self.heads[image]
+                && let Some(blank) = self.frame.get_mut(..head.len())
+                && blank.iter().all(|byte| *byte == 0)
+            {
+                blank.copy_from_slice(head);
+            }
         }
-        self.image_hash.update(&bytes);
-        Ok(Sha256::digest(&bytes).as_slice() == index.frames()[frame].sha256)
+        self.image_hash.update(&self.frame);
+        Ok(Sha256::digest(&self.frame).as_slice() == index.frames()[frame].sha256)
+    }
+
+    /// Blanks the first bytes of every part: even with boot variables that are lost, and then say "A B", no
+    /// bootloader takes a slot that is being written for a system.
+    fn seal(&mut self) -> io::Result<()> {
+        self.open_parts()?;
+        self.parts.iter().try_for_each(Part::seal)
+    }
+
+    /// Writes the first bytes of every image, the last of all, and reads them back. What a release names first, the
+    /// bootloader needs first: it comes last.
+    fn unseal(&mut self) -> io::Result<bool> {
+        self.open_parts()?;
+        for (part, head) in self.parts.iter().zip(&self.heads).rev() {
+            let Some(head) = head else { return Ok(false) };
+            part.write("slot.unseal", 0, head)?;
+            let mut read = vec![0; head.len()];
+            part.read_back(0, &mut read)?;
+            if read != *head {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes a decoded frame, which `self.frame` holds; of an image's first one all but the head, which is kept.
+    pub(super) fn write_frame(&mut self, image: usize, frame: usize, offset: u64) -> io::Result<()> {
+        if frame == 0 {
+            let head = &mut self.frame[..];
+            let length = head.len().min(HEAD_BYTES);
+            let head = &mut head[..length];
+            self.stash.keep_head(image, head)?;
+            self.heads[image] = Some(head.to_vec());
+            head.fill(0);
+        }
+        self.parts[image].write("slot.frame", offset, &self.frame)
     }
 
     /// Opens the parts of the target slot and sees that the images fit.
@@ -141,23 +204,64 @@ impl Updater {
         if self.parts.len() == work.manifest().images.len() {
             return Ok(());
         }
-        let slot = self.config.slot(&install.target);
         let mut parts = Vec::new();
-        for image in &work.manifest().images {
-            let path = slot.and_then(|slot| slot.parts.get(&image.name));
-            let path =
-                path.ok_or_else(|| io::Error::other(format!("the slot has no part {:?}", image.name)))?;
-            let part = Part::open(path)?;
+        let mut heads = Vec::new();
+        for (position, image) in work.manifest().images.iter().enumerate() {
+            let no_part = || io::Error::other(format!("the slot has no part {:?}", image.name));
+            let part = match self.config.place(&install.target, &image.name).ok_or_else(no_part)? {
+                Place::Part(path) => Part::open(&path)?,
+                Place::Payload { path, max_bytes } if image.size <= max_bytes => {
+                    Part::make(&path, image.size)?
+                }
+                Place::Payload { max_bytes, .. } => {
+                    let message = format!("{}: {} bytes, its hook takes {max_bytes}", image.name, image.size);
+                    return Err(io::Error::new(io::ErrorKind::StorageFull, message));
+                }
+            };
             if part.size() < image.size {
-                return Err(io::Error::new(
-                    io::ErrorKind::StorageFull,
-                    format!("{}: {} bytes, the image has {}", path.display(), part.size(), image.size),
-                ));
+                let message = format!("{}: {} bytes, the image has {}", image.name, part.size(), image.size);
+                return Err(io::Error::new(io::ErrorKind::StorageFull, message));
             }
             parts.push(part);
+            heads.push(self.stash.head(position));
         }
         self.parts = parts;
+        self.heads = heads;
         Ok(())
+    }
+
+    /// Hands an image of the running slot to its hook.
+    fn run_hook(&mut self, now: Now, image: String, sha256: String) -> io::Result<Pause> {
+        let run = match self.hook.take() {
+            Some(run) => Ok(run),
+            None => self.start_hook(&image, &sha256, now),
+        };
+        let result = match run {
+            Err(why) => Err(why),
+            Ok(mut run) => match run.poll(now.boot) {
+                None => {
+                    self.hook = Some(run);
+                    return Ok(Pause::Until(now.boot + GATE_POLL));
+                }
+                Some(result) => result,
+            },
+        };
+        self.tell(now, Event::Applied { image, sha256, result })?;
+        Ok(Pause::None)
+    }
+
+    fn start_hook(&self, image: &str, sha256: &str, now: Now) -> Result<HookRun, String> {
+        let hook = self.config.hooks.iter().find(|hook| hook.image == image).ok_or("it has no hook")?;
+        let Some(Place::Payload { path, .. }) = self.config.place(self.engine.running(), image) else {
+            return Err("it has no hook".to_owned());
+        };
+        let there =
+            crate::stash::file_sha256(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        if there != sha256 {
+            return Err(format!("{}: it is no longer what was verified", path.display()));
+        }
+        let child = crate::hook::start(hook, &path).map_err(|error| error.to_string())?;
+        Ok(HookRun::new(child, now.boot + hook.timeout_seconds))
     }
 
     fn run_gate(&mut self, now: Now) -> io::Result<Pause> {
@@ -186,6 +290,19 @@ impl Updater {
                 warn!(%error, program = command[0], "the restart could not be asked for; tried again");
             }
         }
+    }
+}
+
+/// The stable code for what became of a slot.
+pub(super) fn slot_cause(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => cause::SLOT_READ_ONLY,
+        io::ErrorKind::StorageFull => cause::SLOT_TOO_SMALL,
+        io::ErrorKind::NotFound => cause::SLOT_MISSING,
+        _ if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO | libc::ENOMEDIUM)) => {
+            cause::SLOT_MISSING
+        }
+        _ => cause::SLOT,
     }
 }
 

@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Advice, fadvise};
 use vigil_durable::crash_point;
 
+/// What is blank at the beginning of each part while a slot is being written, so that no bootloader and no kernel takes
+/// it for a system: superblocks lie at 0 (squashfs, FAT, XFS, a kernel), 1 KiB (ext4, EROFS, F2FS) or 64 KiB (btrfs).
+pub const HEAD_BYTES: usize = 128 * 1024;
+
 /// One part of a slot, open for writing and reading back.
 #[derive(Debug)]
 pub struct Part {
@@ -26,24 +30,44 @@ impl Part {
         Ok(Self { path: path.to_owned(), file, size })
     }
 
+    /// Makes the file of an image that is kept as one: of `size` bytes, which are there, or it fails at once.
+    pub fn make(path: &Path, size: u64) -> io::Result<Self> {
+        if let Some(directory) = path.parent() {
+            vigil_durable::create_directory(directory)?;
+        }
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        file.set_len(size)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)?;
+        file.sync_all()?;
+        vigil_durable::sync_directory_of(path)?;
+        drop(file);
+        Self::open(path)
+    }
+
     /// Bytes that fit.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Writes `bytes` at `offset` and waits until they are on the disk.
-    pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    /// Writes `bytes` at `offset` and waits until they are on the disk. `point` names the write for the crash-point
+    /// tests.
+    pub fn write(&self, point: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if offset + bytes.len() as u64 > self.size {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
                 format!("slot {}: the image is larger than the slot", self.path.display()),
             ));
         }
-        crash_point("slot.frame", "before");
+        crash_point(point, "before");
         self.file.write_all_at(bytes, offset)?;
         self.file.sync_data()?;
-        crash_point("slot.frame", "after");
+        crash_point(point, "after");
         Ok(())
+    }
+
+    /// Blanks the first [`HEAD_BYTES`], as far as the part goes, and waits until that is on the disk.
+    pub fn seal(&self) -> io::Result<()> {
+        self.write("slot.seal", 0, &vec![0; HEAD_BYTES.min(self.size as usize)])
     }
 
     /// Reads `buffer.len()` bytes at `offset` from the disk and not from the page cache, which would tell what was
@@ -67,8 +91,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(10).unwrap();
         let part = Part::open(file.path()).unwrap();
-        assert_eq!(part.write(4, &[1; 7]).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        part.write(4, &[1; 6]).unwrap();
+        assert_eq!(part.write("test", 4, &[1; 7]).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        part.write("test", 4, &[1; 6]).unwrap();
         let mut read = [9; 10];
         part.read_back(0, &mut read).unwrap();
         assert_eq!(read, [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]);

@@ -39,6 +39,18 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         release: Option<String>,
     },
+    /// Take an install in hand: by an operator's envelope of the kind that `control` names or, without one, by the
+    /// word of root at the device.
+    Control {
+        /// What to do.
+        control: Control,
+        /// The operator's DSSE envelope, as it arrived.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        envelope: Option<String>,
+    },
+    /// Be the only one who is asked to fetch, until this connection ends: for an install from a directory, which the
+    /// network's courier must not mix with.
+    Claim,
     /// What should be fetched next: answered by [`Response::Need`], [`Response::Working`] or [`Response::Idle`].
     Next,
     /// Bytes of what was asked for, in the blob.
@@ -49,6 +61,9 @@ pub enum Request {
         offset: u64,
         /// What the blob is.
         fetch: Fetch,
+        /// With [`Fetch::Failed`] and [`Fetch::Missing`]: what went wrong, as far as the courier knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trouble: Option<Trouble>,
     },
     /// The courier's contact with the world, as evidence for the trial. It decides nothing on its own.
     Contact(Contact),
@@ -71,6 +86,42 @@ pub enum Fetch {
     Missing,
     /// It could not be fetched now; the updater decides when to ask again.
     Failed,
+}
+
+/// Why something was not fetched. For people and for the recorded cause; it decides nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trouble {
+    /// Whether the server, or a proxy before it, sent another range than was asked for, or refused it (416).
+    pub range: bool,
+    /// In a sentence.
+    pub message: String,
+}
+
+/// What a person may do with an install.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// Stop until it is resumed.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Give it up. The running release is left as it is.
+    Cancel,
+    /// Go back from a release that is not confirmed yet.
+    Rollback,
+}
+
+impl Control {
+    /// Its name, as it is published.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+            Self::Rollback => "rollback",
+        }
+    }
 }
 
 /// What the courier sees of the network.
@@ -202,6 +253,8 @@ impl State {
 /// How the updater stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateStatus {
+    /// The product whose releases are installed.
+    pub product: String,
     /// The engine's state.
     pub state: State,
     /// The slot that runs.
@@ -214,6 +267,11 @@ pub struct UpdateStatus {
     pub command: Option<String>,
     /// How far writing or verifying has come.
     pub progress: Option<ProgressState>,
+    /// Whether it waits for a person to resume it.
+    pub paused: bool,
+    /// Releases that were at fault too often, by their TUF target: they are installed again only when an operator
+    /// lifts the quarantine.
+    pub quarantined: Vec<String>,
     /// The last failure or rollback.
     pub last_failure: Option<Failure>,
     /// Releases of a lower sequence are refused.
@@ -283,8 +341,34 @@ pub struct Failure {
     pub message: String,
     /// Whether the running slot changed back.
     pub rolled_back: bool,
+    /// Whose fault it was, once that is known.
+    #[serde(default)]
+    pub fault: Option<Fault>,
+    /// After a rollback: what the same checks say of the release before.
+    #[serde(default)]
+    pub after: Option<String>,
     /// When, in seconds since 1970 by the device's clock.
     pub at_seconds: i64,
+}
+
+/// Whose fault a rollback was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The release before works in the same room.
+    Release,
+    /// The release before fails in the same way.
+    Room,
+}
+
+impl Fault {
+    /// Its name, as it is published.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Room => "room",
+        }
+    }
 }
 
 /// An entry of the updater's own numbered list, which `vigild` copies into the audit log.

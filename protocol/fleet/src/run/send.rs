@@ -29,7 +29,7 @@ pub struct Send {
     /// The device, or with --group the group
     #[arg(value_name = "DEVICE")]
     pub target: String,
-    /// ping, diagnose or update.install
+    /// ping, diagnose, update.install, update.pause, update.resume, update.cancel or update.rollback
     #[arg(required_unless_present = "envelope")]
     pub kind: Option<String>,
     /// An argument of the command; repeatable. Numbers, true, false and {...} are JSON, everything else is text

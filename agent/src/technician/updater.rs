@@ -1,0 +1,286 @@
+//! `vigil` at `vigil-updaterd`'s own socket, for when the network or `vigild` is gone: installs from a directory such as
+//! a USB stick, and takes an install in hand. The updater verifies every byte as if it came from the network.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use vigil_wire::{
+    BLOB_BYTES, Control, Decoder, Fetch, FrameError, Need, Request, Response, State, Trouble, UpdateStatus,
+    WIRE_VERSION, encode,
+};
+
+/// Reading a slot back takes long, but is done in steps between two answers.
+const ANSWER: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(200);
+/// A command's envelope at most.
+const ENVELOPE_BYTES: u64 = 64 * 1024;
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdaterError {
+    /// No daemon.
+    #[error("cannot reach vigil-updaterd at {0}: {1}; is it running? (systemctl status vigil-updaterd)")]
+    Unreachable(PathBuf, io::Error),
+    /// The connection broke, or what came is no answer.
+    #[error("vigil-updaterd: {0}")]
+    Connection(#[from] io::Error),
+    /// What came is no answer.
+    #[error("vigil-updaterd: {0}")]
+    Frame(#[from] FrameError),
+    /// An answer to something else.
+    #[error("vigil-updaterd gave an answer that does not fit: {0}")]
+    Unexpected(String),
+    /// It refused.
+    #[error("{message} ({code})")]
+    Refused {
+        /// The stable code.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// The directory is no repository, or holds no release for this device.
+    #[error("{0}")]
+    Directory(String),
+}
+
+impl UpdaterError {
+    /// Whether somebody else may do it.
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "not_permitted")
+    }
+}
+
+/// A connection to the updater.
+#[derive(Debug)]
+pub struct Updater {
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+/// What to install from a directory.
+#[derive(Clone, Debug)]
+pub struct Install {
+    /// The directory that holds `metadata/`, `targets/` and `blobs/`.
+    pub from: PathBuf,
+    /// The release's version; the newest in the directory without it.
+    pub release: Option<semver::Version>,
+    /// A file with an operator's signed `update.install`.
+    pub command: Option<PathBuf>,
+}
+
+impl Updater {
+    /// Connects and greets.
+    pub fn connect(socket: &Path) -> Result<Self, UpdaterError> {
+        let stream = UnixStream::connect(socket)
+            .and_then(|stream| stream.set_read_timeout(Some(ANSWER)).map(|()| stream))
+            .map_err(|error| UpdaterError::Unreachable(socket.to_owned(), error))?;
+        let mut updater = Self { stream, decoder: Decoder::default() };
+        match updater.ask(&Request::Hello { version: WIRE_VERSION }, &[])? {
+            Response::Hello { .. } => Ok(updater),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn ask(&mut self, request: &Request, blob: &[u8]) -> Result<Response, UpdaterError> {
+        self.stream.write_all(&encode(request, blob)?)?;
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match self.decoder.take::<Response>()? {
+                Some((Response::Refused { code, message }, _)) => {
+                    return Err(UpdaterError::Refused { code, message });
+                }
+                Some((response, _)) => return Ok(response),
+                None => {}
+            }
+            let wanted = self.decoder.wanted()?.min(buffer.len());
+            let count = self.stream.read(&mut buffer[..wanted])?;
+            if count == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            self.decoder.push(&buffer[..count])?;
+        }
+    }
+
+    /// How it stands.
+    pub fn status(&mut self) -> Result<UpdateStatus, UpdaterError> {
+        match self.ask(&Request::Status, &[])? {
+            Response::Status(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Takes the install under way in hand, by an operator's envelope or as root.
+    pub fn control(&mut self, control: Control, envelope: Option<&Path>) -> Result<(), UpdaterError> {
+        let envelope = envelope.map(read_envelope).transpose()?;
+        self.ask(&Request::Control { control, envelope }, &[]).map(drop)
+    }
+
+    /// Installs from a directory until the updater restarts the device, or gives up. `watch` sees every change.
+    pub fn install(
+        &mut self,
+        install: &Install,
+        mut watch: impl FnMut(&UpdateStatus),
+    ) -> Result<UpdateStatus, UpdaterError> {
+        self.ask(&Request::Claim, &[])?;
+        let product = self.status()?.product;
+        let request = match &install.command {
+            Some(file) => Request::Install { envelope: Some(read_envelope(file)?), release: None },
+            None => {
+                let version = match &install.release {
+                    Some(version) => version.clone(),
+                    None => newest(&install.from, &product)?,
+                };
+                Request::Install {
+                    envelope: None,
+                    release: Some(format!("releases/{product}/{version}.json")),
+                }
+            }
+        };
+        self.ask(&request, &[])?;
+        loop {
+            match self.ask(&Request::Next, &[])? {
+                Response::Need(need) => match self.bring(&need, &install.from, &mut watch) {
+                    // It was judged, and is asked for again after a pause, or given up: the status tells.
+                    Err(UpdaterError::Refused { .. }) | Ok(()) => {}
+                    Err(error) => return Err(error),
+                },
+                Response::Working | Response::Idle => std::thread::sleep(PAUSE),
+                other => return Err(unexpected(&other)),
+            }
+            let status = self.status()?;
+            watch(&status);
+            if status.state == State::Rebooting || !status.state.is_under_way() {
+                return Ok(status);
+            }
+        }
+    }
+
+    fn bring(
+        &mut self,
+        need: &Need,
+        from: &Path,
+        watch: &mut impl FnMut(&UpdateStatus),
+    ) -> Result<(), UpdaterError> {
+        let feed = |offset, fetch, trouble| Request::Feed {
+            need: need.need,
+            offset: need.offset + offset,
+            fetch,
+            trouble,
+        };
+        let trouble = |error: &io::Error| Some(Trouble { range: false, message: error.to_string() });
+        let file = match open(from, &need.path) {
+            Ok(file) => file,
+            Err(error) => {
+                let missing = error.kind() == io::ErrorKind::NotFound;
+                let fetch = if missing { Fetch::Missing } else { Fetch::Failed };
+                return self.ask(&feed(0, fetch, trouble(&error)), &[]).map(drop);
+            }
+        };
+        let size = file.metadata()?.len().saturating_sub(need.offset);
+        // One byte more than a limit is brought on, so that the updater sees that it was passed.
+        let length = size.min(if need.exact { need.length } else { need.length + 1 });
+        let mut offset = 0;
+        let mut buffer = vec![0; BLOB_BYTES];
+        loop {
+            let part = &mut buffer[..(length - offset).min(BLOB_BYTES as u64) as usize];
+            if let Err(error) = file.read_exact_at(part, need.offset + offset) {
+                return self.ask(&feed(offset, Fetch::Failed, trouble(&error)), &[]).map(drop);
+            }
+            let is_last = offset + part.len() as u64 == length;
+            let fetch = if is_last { Fetch::Last } else { Fetch::More };
+            if self.ask(&feed(offset, fetch, None), part)? != Response::Continue {
+                return Ok(());
+            }
+            offset += part.len() as u64;
+            watch(&self.status()?);
+        }
+    }
+}
+
+fn unexpected(response: &Response) -> UpdaterError {
+    let mut text = format!("{response:?}");
+    text.truncate(text.floor_char_boundary(200));
+    UpdaterError::Unexpected(text)
+}
+
+fn read_envelope(file: &Path) -> Result<String, UpdaterError> {
+    let told = |what: &dyn std::fmt::Display| UpdaterError::Directory(format!("{}: {what}", file.display()));
+    let bytes = vigil_durable::read_bounded(file, ENVELOPE_BYTES).map_err(|error| told(&error))?;
+    String::from_utf8(bytes.ok_or_else(|| told(&"not there"))?).map_err(|_| told(&"not an envelope"))
+}
+
+/// A file of the directory. The updater names it as in a URL; it is a path inside all the same.
+fn open(from: &Path, path: &str) -> io::Result<File> {
+    let outside = || io::Error::new(io::ErrorKind::InvalidInput, "a path out of the directory");
+    let path = percent_encoding::percent_decode_str(path).decode_utf8().map_err(|_| outside())?;
+    let path = Path::new(path.as_ref());
+    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(outside());
+    }
+    File::open(from.join(path))
+}
+
+/// The newest release of the product that the directory seems to hold. What it holds the updater judges.
+fn newest(from: &Path, product: &str) -> Result<semver::Version, UpdaterError> {
+    let directory = from.join("targets/releases").join(product);
+    let told = |what: String| UpdaterError::Directory(what);
+    let entries = std::fs::read_dir(&directory).map_err(|error| {
+        told(format!(
+            "{}: {error}; give the directory that holds metadata/, targets/ and blobs/",
+            directory.display()
+        ))
+    })?;
+    let versions = entries.flatten().filter_map(|entry| version_of(&entry.file_name().to_string_lossy()));
+    versions.max().ok_or_else(|| told(format!("{}: no release there", directory.display())))
+}
+
+/// The version in a manifest's file name, with or without its hash before it.
+fn version_of(name: &str) -> Option<semver::Version> {
+    let name = name.strip_suffix(".json")?;
+    let hashed = name.split_once('.').filter(|(hash, _)| {
+        hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    });
+    semver::Version::parse(hashed.map_or(name, |(_, version)| version)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_found_with_and_without_its_hash_in_the_name() {
+        let hash = "0123456789abcdef".repeat(4);
+        let version = |text: &str| semver::Version::parse(text).unwrap();
+        assert_eq!(version_of(&format!("{hash}.2.0.0.json")), Some(version("2.0.0")));
+        assert_eq!(version_of("2.0.0-rc.1.json"), Some(version("2.0.0-rc.1")));
+        for other in ["2.0.0", "readme.json", &format!("{hash}.json"), ".json", ""] {
+            assert_eq!(version_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_newest_release_is_the_one_of_the_highest_version_and_not_of_the_last_name() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(newest(directory.path(), "bar").unwrap_err().to_string().contains("metadata/"));
+        let releases = directory.path().join("targets/releases/bar");
+        std::fs::create_dir_all(&releases).unwrap();
+        assert!(newest(directory.path(), "bar").unwrap_err().to_string().contains("no release"));
+        for name in ["9.0.0.json", "10.0.0.json", "10.0.0-rc.1.json", "x"] {
+            std::fs::write(releases.join(name), "").unwrap();
+        }
+        assert_eq!(newest(directory.path(), "bar").unwrap().to_string(), "10.0.0");
+    }
+
+    #[test]
+    fn nothing_outside_the_directory_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        for path in ["../secret", "%2e%2e/secret", "/etc/hostname", "a/../../b", "./a", "%ff"] {
+            let error = open(directory.path(), path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path}");
+        }
+    }
+}
