@@ -744,7 +744,7 @@ proptest! {
         cuts in proptest::collection::vec(0_u32..90, 0..6),
     ) {
         let behaviour = Behaviour {
-            starts, passes_gate, has_contact, network_answers, takes_camera, old_passes_gate, ..SOUND
+            starts, passes_gate, old_passes_gate, has_contact, network_answers, takes_camera, ..SOUND
         };
         let cuts = cuts.into_iter().map(|cut| (cut, Loss::Nothing)).collect();
         let world = World::new(behaviour, cuts).run(3000);
