@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use lexopt::prelude::*;
 use tracing::warn;
-use vigil_updater::config::Config;
+use vigil_updater::config::{BootConfig, Config};
 use vigil_updater::service::{self, Updater};
 use vigil_updater::{boot, sandbox};
 
@@ -89,12 +89,11 @@ fn main() -> ExitCode {
 }
 
 fn power_on(config: &Config, boot_id: &str) -> anyhow::Result<()> {
-    match &config.boot {
-        vigil_updater::config::BootConfig::File { directory } => {
-            println!("{}", boot::FileBoot::new(directory).power_on(boot_id)?);
-            Ok(())
-        }
-    }
+    let BootConfig::File { directory } = &config.boot else {
+        anyhow::bail!("--power-on is for boot kind 'file': with another one the bootloader does it");
+    };
+    println!("{}", boot::FileBoot::new(directory).power_on(boot_id)?);
+    Ok(())
 }
 
 fn run(config: Config) -> anyhow::Result<()> {

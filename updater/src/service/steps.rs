@@ -58,29 +58,30 @@ impl Updater {
             Step::RunGate => return self.run_gate(now),
             Step::Proceed => Event::Proceed,
             Step::Exclude { slot } => {
-                let order = self.boot.read().map(|order| order.without(&slot));
+                let order = self.read_boot().map(|reading| reading.order.without(&slot));
                 match order.and_then(|order| self.boot.write("boot.exclude", &order)) {
                     Ok(()) => Event::Excluded,
                     Err(error) => failed(cause::BOOT_CONTROL, &error),
                 }
             }
             Step::PutFirst { slot } => {
-                let order = self.boot.read().map(|order| order.first(&slot));
+                let order = self.read_boot().map(|reading| reading.order.first(&slot));
                 match order.and_then(|order| self.boot.write("boot.put_first", &order)) {
                     Ok(()) => Event::PutFirst,
                     Err(error) => failed(cause::BOOT_CONTROL, &error),
                 }
             }
             Step::MarkGood { slot } => {
-                let order = self.boot.read()?;
-                let refilled = order.clone().refilled(&slot);
-                if refilled != order {
+                let reading = self.read_boot()?;
+                let refilled = reading.order.clone().refilled(&slot);
+                // What was damaged is repaired by this, too.
+                if refilled != reading.order || reading.damage.is_some() {
                     self.boot.write("boot.mark_good", &refilled)?;
                 }
                 Event::MarkedGood
             }
             Step::Revert { to, from } => {
-                let order = self.boot.read().unwrap_or_default();
+                let order = self.read_boot().map(|reading| reading.order).unwrap_or_default();
                 self.boot.write("boot.revert", &order.first(&to).without(&from))?;
                 Event::Reverted
             }
