@@ -309,7 +309,7 @@ impl Device {
     /// bytes each.
     pub fn next_boot_is_one_of(&self, hashes: &[([u8; 32], u64)]) -> anyhow::Result<String> {
         use vigil_updater::boot::{BootControl, FileBoot};
-        let mut order = FileBoot::new(&self.disk.join("boot")).read()?;
+        let mut order = FileBoot::new(&self.disk.join("boot")).read()?.order;
         let slot = order.select().context("the boot order is empty")?;
         for (hash, length) in hashes {
             if image::sha256(&self.slot(&slot), *length)? == *hash {

@@ -86,7 +86,11 @@ impl Room {
 
     fn next_boot(&self) -> anyhow::Result<String> {
         use vigil_updater::boot::{BootControl, FileBoot};
-        FileBoot::new(&self.device.disk.join("boot")).read()?.select().context("the boot order is empty")
+        FileBoot::new(&self.device.disk.join("boot"))
+            .read()?
+            .order
+            .select()
+            .context("the boot order is empty")
     }
 }
 

@@ -78,13 +78,40 @@ pub struct Config {
 }
 
 /// The bootloader.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum BootConfig {
     /// Variables in a directory.
     File {
         /// The directory.
         directory: PathBuf,
+    },
+    /// U-Boot's environment.
+    Uboot {
+        /// Where the environment is.
+        #[serde(default = "default_fw_env_config")]
+        fw_env_config: PathBuf,
+        /// What an environment holds that must be made anew, a `name=value` line each.
+        #[serde(default = "default_initial_env")]
+        initial_env: PathBuf,
+        /// Where the slot that runs is told as `vigil.slot=`.
+        #[serde(default = "default_command_line")]
+        command_line: PathBuf,
+        /// What differs with every boot.
+        #[serde(default = "default_boot_id")]
+        boot_id: PathBuf,
+    },
+    /// GRUB's environment block.
+    Grub {
+        /// The block.
+        #[serde(default = "default_grubenv")]
+        grubenv: PathBuf,
+        /// As for U-Boot.
+        #[serde(default = "default_command_line")]
+        command_line: PathBuf,
+        /// As for U-Boot.
+        #[serde(default = "default_boot_id")]
+        boot_id: PathBuf,
     },
 }
 
@@ -244,6 +271,21 @@ fn default_root() -> PathBuf {
 }
 fn default_reboot() -> Vec<String> {
     vec!["/usr/bin/systemctl".to_owned(), "reboot".to_owned()]
+}
+fn default_fw_env_config() -> PathBuf {
+    "/etc/fw_env.config".into()
+}
+fn default_initial_env() -> PathBuf {
+    "/etc/u-boot-initial-env".into()
+}
+fn default_grubenv() -> PathBuf {
+    "/boot/efi/EFI/vigil/grubenv".into()
+}
+fn default_command_line() -> PathBuf {
+    "/proc/cmdline".into()
+}
+fn default_boot_id() -> PathBuf {
+    "/proc/sys/kernel/random/boot_id".into()
 }
 fn default_true() -> bool {
     true
@@ -442,5 +484,19 @@ mod tests {
         assert_eq!((&example.reboot, example.require_seccomp), (&all.reboot, all.require_seccomp));
         assert_eq!(example.gate[0].timeout_seconds, all.gate[0].timeout_seconds);
         assert!(all.trial.deadline_seconds.is_some() && example.trial.deadline_seconds.is_none());
+    }
+
+    #[test]
+    fn the_example_names_every_kind_of_bootloader_with_its_defaults() {
+        for kind in ["uboot", "grub"] {
+            // A block of lines that are set in by three blanks.
+            let lines = EXAMPLE.lines().skip_while(|line| *line != format!("#   kind = {kind:?}"));
+            let keys: Vec<_> = lines.map_while(|line| line.strip_prefix("#   ")).collect();
+            assert!(keys.len() > 3, "{keys:?}");
+            let shown: BootConfig = toml::from_str(&keys.join("\n")).unwrap();
+            assert_eq!(shown, toml::from_str(keys[0]).unwrap());
+            let named = format!("{shown:?}").matches(": ").count();
+            assert_eq!(keys.len(), 1 + named, "a key is missing: {shown:?}");
+        }
     }
 }

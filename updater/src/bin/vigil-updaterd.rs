@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use lexopt::prelude::*;
 use tracing::warn;
-use vigil_updater::config::Config;
+use vigil_updater::config::{BootConfig, Config};
 use vigil_updater::service::{self, Access, Updater};
 use vigil_updater::{boot, sandbox};
 
@@ -14,10 +14,14 @@ const HELP: &str = "\
 vigil-updaterd: installs signed releases into the other slot; speaks AF_UNIX only
 
 Usage: vigil-updaterd [--config FILE] [--check-config]
+       vigil-updaterd [--config FILE] --boot-order [--json]
        vigil-updaterd --config FILE --power-on BOOT_ID
 
   --config FILE      settings (default /etc/vigil/updater.toml)
   --check-config     read the settings, say what is wrong, and end
+  --boot-order       read what the bootloader will choose from, print it, and end;
+                     changes nothing
+  --json             print it as JSON
   --power-on ID      for boot kind 'file': do what the first stage does at power-on
                      (choose a slot, spend a try), print the slot, and end
   --version, --help
@@ -28,16 +32,26 @@ Log level: VIGIL_LOG (error, warn, info, debug).";
 struct Arguments {
     config: PathBuf,
     check: bool,
+    boot_order: bool,
+    json: bool,
     power_on: Option<String>,
 }
 
 fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
-    let mut arguments = Arguments { config: "/etc/vigil/updater.toml".into(), check: false, power_on: None };
+    let mut arguments = Arguments {
+        config: "/etc/vigil/updater.toml".into(),
+        check: false,
+        boot_order: false,
+        json: false,
+        power_on: None,
+    };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("config") => arguments.config = parser.value()?.into(),
             Long("check-config") => arguments.check = true,
+            Long("boot-order") => arguments.boot_order = true,
+            Long("json") => arguments.json = true,
             Long("power-on") => arguments.power_on = Some(parser.value()?.string()?),
             Long("version") => {
                 println!("vigil-updaterd {}", env!("CARGO_PKG_VERSION"));
@@ -78,6 +92,8 @@ fn main() -> ExitCode {
     let result = if arguments.check {
         println!("{}: no errors", arguments.config.display());
         Ok(())
+    } else if arguments.boot_order {
+        print_boot_order(&config, arguments.json)
     } else if let Some(boot_id) = arguments.power_on {
         power_on(&config, &boot_id)
     } else {
@@ -108,12 +124,39 @@ fn run_hook() -> ExitCode {
 }
 
 fn power_on(config: &Config, boot_id: &str) -> anyhow::Result<()> {
-    match &config.boot {
-        vigil_updater::config::BootConfig::File { directory } => {
-            println!("{}", boot::FileBoot::new(directory).power_on(boot_id)?);
-            Ok(())
-        }
+    let BootConfig::File { directory } = &config.boot else {
+        anyhow::bail!("--power-on is for boot kind 'file': with another one the bootloader does it");
+    };
+    println!("{}", boot::FileBoot::new(directory).power_on(boot_id)?);
+    Ok(())
+}
+
+fn print_boot_order(config: &Config, json: bool) -> anyhow::Result<()> {
+    let boot = boot::open(&config.boot);
+    let reading = boot.read()?;
+    let running = boot.booted().ok().map(|booted| booted.slot);
+    let next = reading.order.clone().select();
+    if json {
+        let object = serde_json::json!({
+            "order": reading.order.order, "left": reading.order.left, "next": next, "running": running,
+            "damage": reading.damage, "guarantee": boot.guarantee(),
+        });
+        println!("{object}");
+        return Ok(());
     }
+    println!("next     {}", next.as_deref().unwrap_or("none"));
+    println!("running  {}", running.as_deref().unwrap_or("unknown"));
+    for slot in &reading.order.order {
+        println!("slot {slot}: {} tries left", reading.order.left.get(slot).copied().unwrap_or_default());
+    }
+    for slot in config.slots.iter().filter(|slot| !reading.order.may_boot(&slot.name)) {
+        println!("slot {}: not in the boot order", slot.name);
+    }
+    if let Some(damage) = reading.damage {
+        println!("damage   {damage}");
+    }
+    println!("a write  {}", boot.guarantee());
+    Ok(())
 }
 
 fn run(config: Config) -> anyhow::Result<()> {

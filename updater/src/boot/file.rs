@@ -1,7 +1,6 @@
 //! Boot variables in a file, for containers, tests and devices whose first stage reads a file system: `boot.env`
 //! holds `NAME=value` lines with the names that U-Boot scripts use, and the first stage leaves `booted`.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vigil_durable::Mode;
 
-use super::{BootControl, BootOrder, Booted};
+use super::variables::{self, Variables};
+use super::{BootControl, BootOrder, Booted, Reading, invalid};
 
 const LIMIT: u64 = 64 * 1024;
 
@@ -33,7 +33,7 @@ impl FileBoot {
 
     /// What the first stage does at power-on: chooses a slot, spends a try, leaves word of it, all durably.
     pub fn power_on(&mut self, boot_id: &str) -> io::Result<String> {
-        let mut order = self.read()?;
+        let mut order = self.read()?.order;
         let slot = order.select().ok_or_else(|| {
             io::Error::other(format!("{}: no slot in BOOT_ORDER", self.variables().display()))
         })?;
@@ -52,28 +52,28 @@ impl FileBoot {
         self.directory.join("boot.env")
     }
 
-    fn read_variables(&self) -> io::Result<BTreeMap<String, String>> {
+    /// The variables, and what was damaged. A line that is none is left out.
+    fn read_variables(&self) -> io::Result<(Variables, Option<String>)> {
         let path = self.variables();
-        let bytes = vigil_durable::read_bounded(&path, LIMIT)?.ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("{}: not there; restore it with BOOT_ORDER, BOOT_<slot>_LEFT", path.display()),
-            )
-        })?;
-        let text = String::from_utf8(bytes).map_err(|_| invalid(&path, "not text"))?;
-        text.lines()
-            .filter(|line| !line.trim().is_empty())
-            .map(|line| {
-                let (name, value) =
-                    line.split_once('=').ok_or_else(|| invalid(&path, "a line without '='"))?;
-                Ok((name.to_owned(), value.to_owned()))
-            })
-            .collect()
+        let damaged = |what: &str| Some(format!("{}: {what}", path.display()));
+        let bytes = match vigil_durable::read_bounded(&path, LIMIT) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok((Variables::new(), damaged("not there"))),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Ok((Variables::new(), damaged("larger than boot variables are")));
+            }
+            Err(error) => return Err(error),
+        };
+        let Ok(text) = String::from_utf8(bytes) else { return Ok((Variables::new(), damaged("not text"))) };
+        let (mut variables, mut damage) = (Variables::new(), None);
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            match line.split_once('=') {
+                Some((name, value)) => drop(variables.insert(name.to_owned(), value.to_owned())),
+                None => damage = damaged("a line without '='"),
+            }
+        }
+        Ok((variables, damage))
     }
-}
-
-fn invalid(path: &Path, what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()))
 }
 
 impl BootControl for FileBoot {
@@ -90,34 +90,15 @@ impl BootControl for FileBoot {
         Ok(Booted { slot: file.slot, boot_id: file.boot_id })
     }
 
-    fn read(&self) -> io::Result<BootOrder> {
-        let path = self.variables();
-        let variables = self.read_variables()?;
-        let order = variables.get("BOOT_ORDER").ok_or_else(|| invalid(&path, "no BOOT_ORDER"))?;
-        let order: Vec<String> = order.split_whitespace().map(str::to_owned).collect();
-        let mut left = BTreeMap::new();
-        for (name, value) in &variables {
-            if let Some(slot) = name.strip_prefix("BOOT_").and_then(|rest| rest.strip_suffix("_LEFT")) {
-                // Hexadecimal without a prefix, as U-Boot's setexpr writes it.
-                let tries = u32::from_str_radix(value.trim_start_matches("0x"), 16)
-                    .map_err(|_| invalid(&path, &format!("{name}={value}: not a hexadecimal number")))?;
-                left.insert(slot.to_owned(), tries);
-            }
-        }
-        Ok(BootOrder { order, left })
+    fn read(&self) -> io::Result<Reading> {
+        let (variables, damage) = self.read_variables()?;
+        variables::from_uboot(&variables, damage, &|| self.booted())
     }
 
     fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
         // Variables that are not ours are kept.
-        let mut variables = match self.read_variables() {
-            Ok(variables) => variables,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(error),
-        };
-        variables.insert("BOOT_ORDER".to_owned(), order.order.join(" "));
-        for (slot, left) in &order.left {
-            variables.insert(format!("BOOT_{slot}_LEFT"), format!("{left:x}"));
-        }
+        let (mut variables, _) = self.read_variables()?;
+        variables.extend(variables::to_uboot(order));
         let mut text = String::new();
         for (name, value) in variables {
             let _ = writeln!(text, "{name}={value}");
@@ -136,7 +117,7 @@ mod tests {
         let path = directory.path().join("boot.env");
         std::fs::write(&path, "BOOT_ORDER=A B\nBOOT_A_LEFT=a\nBOOT_B_LEFT=3\nbootdelay=2\n").unwrap();
         let mut boot = FileBoot::new(directory.path());
-        let order = boot.read().unwrap();
+        let order = boot.read().unwrap().order;
         assert_eq!(order.left["A"], 10);
         boot.write("test", &order.without("B")).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
@@ -144,14 +125,22 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_an_error_and_never_reads_as_no_slots() {
+    fn a_damaged_file_reads_as_the_running_slot_and_says_so() {
         let directory = tempfile::tempdir().unwrap();
-        let boot = FileBoot::new(directory.path());
-        assert!(boot.read().is_err());
-        for text in ["", "garbage", "BOOT_A_LEFT=3\n", "BOOT_ORDER=A\nBOOT_A_LEFT=zz\n"] {
+        let mut boot = FileBoot::new(directory.path());
+        assert!(boot.read().is_err(), "nobody knows what runs");
+        std::fs::write(directory.path().join("booted"), r#"{"slot":"B","boot_id":"1"}"#).unwrap();
+        let running = BootOrder::default().first("B");
+        assert_eq!(boot.read().unwrap().order, running);
+        let long = vec![b'x'; 70_000];
+        for text in [&b""[..], b"garbage", b"BOOT_A_LEFT=3\n", b"\xff", b"BOOT_ORDER=\n", &long] {
             std::fs::write(directory.path().join("boot.env"), text).unwrap();
-            assert!(boot.read().is_err(), "{text:?}");
+            let reading = boot.read().unwrap();
+            assert_eq!((reading.order.order, reading.order.left["B"]), (running.order.clone(), 3));
+            assert!(reading.damage.unwrap().contains("the running slot B stands in"));
         }
+        boot.write("test", &running).unwrap();
+        assert_eq!(boot.read().unwrap(), Reading { order: running, damage: None });
     }
 
     #[test]
@@ -161,6 +150,6 @@ mod tests {
         boot.write("test", &BootOrder::default().first("A").first("B")).unwrap();
         assert_eq!(boot.power_on("boot-1").unwrap(), "B");
         assert_eq!(boot.booted().unwrap(), Booted { slot: "B".into(), boot_id: "boot-1".into() });
-        assert_eq!(boot.read().unwrap().left["B"], 2);
+        assert_eq!(boot.read().unwrap().order.left["B"], 2);
     }
 }

@@ -2,16 +2,27 @@
 //! bootloader reads it.
 //!
 //! A new bootloader is a new file here that implements [`BootControl`] and a line in [`open`]. What a back-end must
-//! give: `read` and `write` the whole of [`BootOrder`], keeping variables that are not ours, and say what a power cut
-//! during `write` leaves.
+//! give stands at the trait, and for a board's maker in docs/integration.md.
 
+mod environment;
 mod file;
+mod fw_env;
+mod grub;
+mod grub_block;
+mod medium;
+mod mtd;
 mod order;
+mod running;
+mod uboot;
+mod variables;
 
 use std::io;
 
 pub use file::FileBoot;
+pub use grub::GrubBoot;
 pub use order::{BootOrder, TRIES};
+pub use running::Running;
+pub use uboot::UbootBoot;
 
 use crate::config::BootConfig;
 
@@ -24,15 +35,37 @@ pub struct Booted {
     pub boot_id: String,
 }
 
+/// What the bootloader will choose from, as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// What it will choose from, or what stands in for it where that could not be read.
+    pub order: BootOrder,
+    /// What was damaged and how it was made up for, for people.
+    pub damage: Option<String>,
+}
+
+impl Reading {
+    /// Nothing was readable: the slot that runs is known to start, so that it alone is the order.
+    fn of_the_running_slot(slot: &str, damage: &str) -> Self {
+        Self {
+            order: BootOrder::default().first(slot),
+            damage: Some(format!("{damage}; the running slot {slot} stands in for the boot order")),
+        }
+    }
+}
+
 /// A bootloader's variables.
 pub trait BootControl {
     /// What a power cut during [`BootControl::write`] leaves, for people who choose a back-end.
     fn guarantee(&self) -> &'static str;
     /// What runs now.
     fn booted(&self) -> io::Result<Booted>;
-    /// What the bootloader will choose from. A damaged store is an error that says what to do, never an empty order.
-    fn read(&self) -> io::Result<BootOrder>;
-    /// Replaces what the bootloader will choose from, durably. `point` names the write for the crash-point tests.
+    /// What the bootloader will choose from. Damage never reads as "no slot may boot": what another copy still says
+    /// counts, else the running slot, and [`Reading::damage`] says so. The next `write` repairs it.
+    fn read(&self) -> io::Result<Reading>;
+    /// Replaces what the bootloader will choose from, durably, and keeps every variable that is not ours. A power
+    /// cut leaves the old order or the new one, or a mixture in which every slot was eligible before or is now.
+    /// `point` names the write for the crash-point tests.
     fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()>;
 }
 
@@ -40,5 +73,15 @@ pub trait BootControl {
 pub fn open(config: &BootConfig) -> Box<dyn BootControl> {
     match config {
         BootConfig::File { directory } => Box::new(FileBoot::new(directory)),
+        BootConfig::Uboot { fw_env_config, initial_env, command_line, boot_id } => {
+            Box::new(UbootBoot::new(fw_env_config, initial_env, Running::new(command_line, boot_id)))
+        }
+        BootConfig::Grub { grubenv, command_line, boot_id } => {
+            Box::new(GrubBoot::new(grubenv, Running::new(command_line, boot_id)))
+        }
     }
+}
+
+fn invalid(path: &std::path::Path, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()))
 }

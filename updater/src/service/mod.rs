@@ -18,7 +18,7 @@ use vigil_wire::{SlotStatus, UpdateStatus};
 
 pub use server::{Access, bind, serve};
 
-use crate::boot::BootControl;
+use crate::boot::{BootControl, Reading};
 use crate::config::Config;
 use crate::engine::{Boot, Engine, Event, Now, Output};
 use crate::events::Events;
@@ -39,6 +39,8 @@ pub struct Updater {
     trust: Trust,
     stash: Stash,
     boot: Box<dyn BootControl>,
+    /// The damage to the boot variables that was told last.
+    boot_damage: Option<String>,
     /// Outputs of the engine that are not on the disk yet: nothing is done before they are.
     pending: VecDeque<Output>,
     courier: courier::Courier,
@@ -138,6 +140,7 @@ impl Updater {
             events,
             trust,
             boot,
+            boot_damage: None,
             pending: outputs.into(),
             courier: courier::Courier::default(),
             gate: None,
@@ -156,7 +159,22 @@ impl Updater {
         if let Err(error) = updater.flush(now) {
             warn!(%error, "the journal could not be written; it is tried again");
         }
+        if let Err(error) = updater.read_boot() {
+            warn!(%error, "the boot variables could not be read");
+        }
         Ok(updater)
+    }
+
+    /// What the bootloader will choose from. Damage is told once.
+    fn read_boot(&mut self) -> io::Result<Reading> {
+        let reading = self.boot.read()?;
+        if let Some(damage) =
+            reading.damage.as_ref().filter(|damage| self.boot_damage.as_ref() != Some(*damage))
+        {
+            self.note("boot.damaged", damage);
+        }
+        self.boot_damage.clone_from(&reading.damage);
+        Ok(reading)
     }
 
     /// Tells the engine and makes durable what follows. When that fails it is tried again before anything else is
@@ -199,7 +217,7 @@ impl Updater {
 
     fn status(&self) -> UpdateStatus {
         let journal = self.engine.journal();
-        let order = self.boot.read().unwrap_or_default();
+        let order = self.boot.read().map(|reading| reading.order).unwrap_or_default();
         let slots: BTreeMap<_, _> = self
             .config
             .slots

@@ -66,9 +66,12 @@ impl Updater {
             Step::Apply { image, sha256 } => return self.run_hook(now, image, sha256),
             Step::Proceed => Event::Proceed,
             Step::Exclude { slot } => {
-                let excluded = self.boot.read().and_then(|order| {
-                    let without = order.clone().without(&slot);
-                    if without == order { Ok(()) } else { self.boot.write("boot.exclude", &without) }
+                let excluded = self.read_boot().and_then(|reading| {
+                    let without = reading.order.clone().without(&slot);
+                    if without == reading.order && reading.damage.is_none() {
+                        return Ok(());
+                    }
+                    self.boot.write("boot.exclude", &without)
                 });
                 match excluded {
                     Ok(()) => Event::Excluded,
@@ -77,22 +80,23 @@ impl Updater {
             }
             Step::PutFirst { slot } => {
                 self.engine.keep_crash_records(crate::evidence::crash_records(&self.config.evidence));
-                let order = self.boot.read().map(|order| order.first(&slot));
+                let order = self.read_boot().map(|reading| reading.order.first(&slot));
                 match order.and_then(|order| self.boot.write("boot.put_first", &order)) {
                     Ok(()) => Event::PutFirst,
                     Err(error) => failed(cause::BOOT_CONTROL, &error),
                 }
             }
             Step::MarkGood { slot } => {
-                let order = self.boot.read()?;
-                let refilled = order.clone().refilled(&slot);
-                if refilled != order {
+                let reading = self.read_boot()?;
+                let refilled = reading.order.clone().refilled(&slot);
+                // What was damaged is repaired by this, too.
+                if refilled != reading.order || reading.damage.is_some() {
                     self.boot.write("boot.mark_good", &refilled)?;
                 }
                 Event::MarkedGood
             }
             Step::Revert { to, from } => {
-                let order = self.boot.read().unwrap_or_default();
+                let order = self.read_boot().map(|reading| reading.order).unwrap_or_default();
                 self.boot.write("boot.revert", &order.first(&to).without(&from))?;
                 Event::Reverted
             }

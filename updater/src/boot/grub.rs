@@ -1,0 +1,130 @@
+//! GRUB's environment block as our grub.cfg uses it (packaging/grub/grub.cfg): `ORDER`, `<slot>_OK` and `<slot>_TRY`.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use vigil_durable::crash_point;
+
+use super::grub_block::{BLOCK, Block, LARGEST, SECTOR, new_block};
+use super::running::Running;
+use super::{BootControl, BootOrder, Booted, Reading, invalid, variables};
+
+/// The back-end.
+#[derive(Debug)]
+pub struct GrubBoot {
+    grubenv: PathBuf,
+    running: Running,
+}
+
+impl GrubBoot {
+    /// The block in the file `grubenv`.
+    pub fn new(grubenv: &Path, running: Running) -> Self {
+        Self { grubenv: grubenv.to_owned(), running }
+    }
+
+    fn block(&self) -> io::Result<Result<Block, &'static str>> {
+        // A file that is too large is no block either, and no more of it is read than is needed to see that.
+        match File::open(&self.grubenv) {
+            Ok(file) => {
+                let mut bytes = Vec::new();
+                io::Read::read_to_end(&mut io::Read::take(file, LARGEST as u64 + 1), &mut bytes)?;
+                Ok(Block::parse(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Err("not there")),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl BootControl for GrubBoot {
+    fn guarantee(&self) -> &'static str {
+        "atomic: our variables are in the block's first sector, which is overwritten in place; where they are not yet, \
+         they are moved there in three sectors, after each of which every variable has its old value or its new one"
+    }
+
+    fn booted(&self) -> io::Result<Booted> {
+        self.running.booted()
+    }
+
+    fn read(&self) -> io::Result<Reading> {
+        let (known, damage) = match self.block() {
+            Ok(Ok(block)) => (block.variables(), None),
+            Ok(Err(what)) => {
+                (variables::Variables::new(), Some(format!("{}: {what}", self.grubenv.display())))
+            }
+            Err(error) => (variables::Variables::new(), Some(format!("{}: {error}", self.grubenv.display()))),
+        };
+        variables::from_grub(&known, damage, &|| self.running.booted())
+    }
+
+    fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
+        let ours = variables::to_grub(order);
+        let block = self.block()?;
+        // GRUB finds the file by its blocks and replays no journal: it is overwritten where it is, never renamed.
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.grubenv)?;
+        let writes = match &block {
+            Ok(block) => block.put(&ours),
+            Err(_) => new_block(&ours, BLOCK),
+        };
+        let writes = writes.map_err(|what| invalid(&self.grubenv, what))?;
+        crash_point(point, "before");
+        for (sector, bytes) in writes {
+            file.write_all_at(&bytes, (sector * SECTOR) as u64)?;
+            file.sync_all()?;
+            crash_point(point, "sector");
+        }
+        if block.is_err() {
+            file.set_len(BLOCK as u64)?;
+            file.sync_all()?;
+            vigil_durable::sync_directory_of(&self.grubenv)?;
+        }
+        crash_point(point, "after");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    fn bench(content: Option<&[u8]>) -> (tempfile::TempDir, GrubBoot) {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("cmdline"), "vigil.slot=B\n").unwrap();
+        std::fs::write(at("boot_id"), "1\n").unwrap();
+        if let Some(content) = content {
+            std::fs::write(at("grubenv"), content).unwrap();
+        }
+        let boot = GrubBoot::new(&at("grubenv"), Running::new(&at("cmdline"), &at("boot_id")));
+        (directory, boot)
+    }
+
+    #[test]
+    fn whatever_is_no_block_reads_as_the_running_slot_and_is_made_one() {
+        let long = vec![b'x'; LARGEST + 1];
+        for content in [None, Some(&b""[..]), Some(b"garbage"), Some(&[0; 1024]), Some(&long)] {
+            let (directory, mut boot) = bench(content);
+            let reading = boot.read().unwrap();
+            assert_eq!(reading.order, BootOrder::default().first("B"));
+            assert!(reading.damage.unwrap().contains("running slot B"));
+            boot.write("test", &reading.order.first("A")).unwrap();
+            let order = BootOrder::default().first("B").first("A");
+            assert_eq!(boot.read().unwrap(), Reading { order, damage: None });
+            assert_eq!(std::fs::metadata(directory.path().join("grubenv")).unwrap().len(), 1024);
+        }
+    }
+
+    #[test]
+    fn the_file_is_overwritten_in_place() {
+        let (directory, mut boot) = bench(None);
+        boot.write("test", &BootOrder::default().first("A")).unwrap();
+        let inode = || std::fs::metadata(directory.path().join("grubenv")).unwrap().ino();
+        let before = inode();
+        boot.write("test", &BootOrder::default().first("A").first("B")).unwrap();
+        assert_eq!(inode(), before);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 3);
+    }
+}

@@ -1,0 +1,423 @@
+//! U-Boot's environment as the boot script uses it (packaging/uboot/boot.cmd): `BOOT_ORDER` and `BOOT_<slot>_LEFT`, in
+//! one copy or two, where `fw_env.config` says.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use vigil_durable::crash_point;
+
+use super::environment::{ACTIVE, Environment, Scheme, flag, newer};
+use super::fw_env::{self, Place};
+use super::medium::{self, Medium};
+use super::running::Running;
+use super::{BootControl, BootOrder, Booted, Reading, invalid, variables};
+
+const LIMIT: u64 = 64 * 1024;
+const INITIAL_LIMIT: u64 = 1024 * 1024;
+/// What fw_printenv and fw_setenv lock, so that nobody's change is lost.
+const LOCK: &str = "/var/lock/fw_printenv.lock";
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The back-end.
+#[derive(Debug)]
+pub struct UbootBoot {
+    fw_env_config: PathBuf,
+    initial_env: PathBuf,
+    running: Running,
+}
+
+impl UbootBoot {
+    /// Where the environment is, says `fw_env_config`; what it holds when it must be made anew, `initial_env`.
+    pub fn new(fw_env_config: &Path, initial_env: &Path, running: Running) -> Self {
+        Self { fw_env_config: fw_env_config.to_owned(), initial_env: initial_env.to_owned(), running }
+    }
+
+    fn places(&self) -> io::Result<Vec<Place>> {
+        let path = &self.fw_env_config;
+        let bytes = vigil_durable::read_bounded(path, LIMIT)?.ok_or_else(|| invalid(path, "not there"))?;
+        let text = String::from_utf8(bytes).map_err(|_| invalid(path, "not text"))?;
+        fw_env::parse(&text).map_err(|what| invalid(path, &what))
+    }
+
+    fn copies(&self, writable: bool) -> io::Result<Copies> {
+        let places = self.places()?;
+        let media = places.iter().map(|place| Opened {
+            name: format!("{}, offset {:#x}", place.device.display(), place.offset),
+            size: place.size,
+            medium: medium::open(place, writable),
+        });
+        Ok(Copies::read(media.collect()))
+    }
+
+    /// What an environment that must be made anew holds besides ours.
+    fn initial(&self) -> io::Result<Environment> {
+        let bytes = vigil_durable::read_bounded(&self.initial_env, INITIAL_LIMIT)?.ok_or_else(|| {
+            invalid(
+                &self.initial_env,
+                "not there: no copy of the environment is readable, and one with the boot order alone would leave \
+                 U-Boot without its bootcmd. Save the environment in U-Boot, or name what it begins with as initial_env",
+            )
+        })?;
+        Ok(Environment::from_lines(&bytes))
+    }
+}
+
+impl BootControl for UbootBoot {
+    fn guarantee(&self) -> &'static str {
+        match self.places().map(|places| places.len()) {
+            Ok(2) => {
+                "atomic: the copy that does not count is written whole and then counts by its checksum and flag; the \
+                 other one is not touched"
+            }
+            _ => {
+                "atomic once our variables lie in the first 512 bytes, which is so after the first write: one sector \
+                 changes. U-Boot itself writes its single copy whole: power cut then loses it, and the boot script \
+                 begins with \"A B\""
+            }
+        }
+    }
+
+    fn booted(&self) -> io::Result<Booted> {
+        self.running.booted()
+    }
+
+    fn read(&self) -> io::Result<Reading> {
+        let _lock = Lock::take();
+        let copies = self.copies(false)?;
+        let known = copies.environment().map(Environment::variables).unwrap_or_default();
+        variables::from_uboot(&known, copies.damage(), &|| self.running.booted())
+    }
+
+    fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
+        let _lock = Lock::take();
+        let copies = self.copies(true)?;
+        let mut environment = match copies.environment() {
+            Some(environment) => environment.clone(),
+            None => self.initial()?,
+        };
+        environment.put(&variables::to_uboot(order), copies.media.len() == 1);
+        crash_point(point, "before");
+        copies.write(point, &environment)?;
+        crash_point(point, "after");
+        Ok(())
+    }
+}
+
+/// The copies as they were found.
+struct Copies {
+    media: Vec<Found>,
+    /// The one that counts.
+    current: Option<usize>,
+}
+
+struct Opened {
+    name: String,
+    size: usize,
+    medium: io::Result<Box<dyn Medium>>,
+}
+
+struct Found {
+    name: String,
+    size: usize,
+    medium: io::Result<Box<dyn Medium>>,
+    flag: u8,
+    environment: Result<Environment, String>,
+}
+
+impl Copies {
+    fn read(media: Vec<Opened>) -> Self {
+        let redundant = media.len() == 2;
+        let find = |Opened { name, size, medium }| {
+            let copy = match &medium {
+                Ok(medium) => medium.read().map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            let (flag, environment) = match copy {
+                Ok(copy) => (flag(&copy), Environment::parse(&copy, redundant).map_err(str::to_owned)),
+                Err(error) => (0, Err(error)),
+            };
+            Found { name, size, medium, flag, environment }
+        };
+        let media: Vec<_> = media.into_iter().map(find).collect();
+        let current = match media.as_slice() {
+            [first, second] if first.environment.is_ok() && second.environment.is_ok() => {
+                Some(newer(first.scheme(), [first.flag, second.flag]))
+            }
+            found => found.iter().position(|found| found.environment.is_ok()),
+        };
+        Self { media, current }
+    }
+
+    fn environment(&self) -> Option<&Environment> {
+        self.media[self.current?].environment.as_ref().ok()
+    }
+
+    /// Which copies are damaged.
+    fn damage(&self) -> Option<String> {
+        let mut parts: Vec<_> = self
+            .media
+            .iter()
+            .filter_map(|found| Some(format!("{}: {}", found.name, found.environment.as_ref().err()?)))
+            .collect();
+        if let Some(current) = self.current.filter(|_| !parts.is_empty()) {
+            parts.push(format!("the copy at {} counts", self.media[current].name));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    fn write(&self, point: &str, environment: &Environment) -> io::Result<()> {
+        let target = match (self.media.as_slice(), self.current) {
+            ([_, _], Some(current)) => &self.media[1 - current],
+            (media, _) => &media[0],
+        };
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", target.name));
+        let medium = match &target.medium {
+            Ok(medium) => medium,
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", target.name))),
+        };
+        let flag = (self.media.len() == 2).then(|| match (medium.scheme(), self.current) {
+            (Scheme::Boolean, _) => ACTIVE,
+            (Scheme::Counter, Some(current)) => self.media[current].flag.wrapping_add(1),
+            (Scheme::Counter, None) => 1,
+        });
+        let copy = environment.to_copy(target.size, flag).ok_or_else(|| {
+            named(io::Error::new(io::ErrorKind::StorageFull, "the variables do not fit into the environment"))
+        })?;
+        medium.write(point, &copy).map_err(named)?;
+        if let (Scheme::Boolean, Some(current), [_, _]) =
+            (medium.scheme(), self.current, self.media.as_slice())
+        {
+            crash_point(point, "flag");
+            if let Ok(old) = &self.media[current].medium {
+                old.mark_obsolete().map_err(named)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Found {
+    fn scheme(&self) -> Scheme {
+        self.medium.as_ref().map_or(Scheme::Counter, |medium| medium.scheme())
+    }
+}
+
+/// The lock of U-Boot's own tools, while it is held.
+struct Lock(#[allow(dead_code)] Option<std::fs::File>);
+
+impl Lock {
+    /// A lock that cannot be had in time does not stop an update: whoever holds it for so long is stuck.
+    fn take() -> Self {
+        let options = std::fs::File::options().create(true).truncate(false).write(true).open(LOCK);
+        let Ok(file) = options else { return Self(None) };
+        let until = Instant::now() + LOCK_PATIENCE;
+        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if Instant::now() >= until {
+                tracing::warn!("{LOCK} is held for {} s; going on without it", LOCK_PATIENCE.as_secs());
+                return Self(None);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self(Some(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::environment::OBSOLETE;
+    use crate::boot::medium::Nor;
+    use crate::boot::medium::tests::SimulatedNor;
+
+    /// A directory with a disk, its description, and a command line that says which slot runs.
+    struct Bench {
+        directory: tempfile::TempDir,
+        boot: UbootBoot,
+    }
+
+    const SIZE: usize = 0x800;
+
+    impl Bench {
+        fn new(copies: usize) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let at = |name: &str| directory.path().join(name);
+            let lines: Vec<_> = (0..copies)
+                .map(|copy| format!("{} {:#x} {SIZE:#x}\n", at("disk").display(), 0x1000 * (copy + 1)))
+                .collect();
+            std::fs::write(at("fw_env.config"), lines.concat()).unwrap();
+            std::fs::write(at("cmdline"), "quiet vigil.slot=B\n").unwrap();
+            std::fs::write(at("boot_id"), "1\n").unwrap();
+            std::fs::write(at("initial"), "bootcmd=run distro_bootcmd\nbootdelay=2\n").unwrap();
+            std::fs::write(at("disk"), [0; 0x4000]).unwrap();
+            let running = Running::new(&at("cmdline"), &at("boot_id"));
+            let boot = UbootBoot::new(&at("fw_env.config"), &at("initial"), running);
+            Self { directory, boot }
+        }
+
+        fn disk(&self) -> Vec<u8> {
+            std::fs::read(self.directory.path().join("disk")).unwrap()
+        }
+
+        fn set_disk(&self, disk: &[u8]) {
+            std::fs::write(self.directory.path().join("disk"), disk).unwrap();
+        }
+
+        fn write(&mut self, order: &BootOrder) {
+            self.boot.write("test", order).unwrap();
+        }
+
+        fn bootcmd(&self) -> Option<String> {
+            self.boot.copies(false).unwrap().environment().unwrap().variables().get("bootcmd").cloned()
+        }
+    }
+
+    fn both() -> BootOrder {
+        BootOrder::default().first("B").first("A")
+    }
+
+    #[test]
+    fn every_torn_write_of_a_redundant_copy_reads_as_the_old_order_or_the_new_one() {
+        let mut bench = Bench::new(2);
+        bench.write(&both());
+        for order in [both().without("B"), both().first("B"), both()] {
+            let before = bench.disk();
+            let old = bench.boot.read().unwrap().order;
+            bench.write(&order);
+            let after = bench.disk();
+            let (mut were_old, mut were_new) = (0, 0);
+            // Where the two agree a cut makes no other state.
+            for cut in (0..=after.len()).filter(|cut| *cut == 0 || before[cut - 1] != after[cut - 1]) {
+                let torn: Vec<_> = after[..cut].iter().chain(&before[cut..]).copied().collect();
+                bench.set_disk(&torn);
+                let read = bench.boot.read().unwrap().order;
+                were_old += u32::from(read == old);
+                were_new += u32::from(read == order);
+                assert!(read == old || read == order, "cut at {cut}: {read:?}");
+            }
+            assert!(were_old > 0 && were_new > 0);
+        }
+    }
+
+    #[test]
+    fn a_write_never_touches_the_copy_that_counts_and_the_next_one_repairs_the_other() {
+        let mut bench = Bench::new(2);
+        bench.write(&both());
+        bench.write(&both().without("B"));
+        let mut disk = bench.disk();
+        disk[0x2010] ^= 1;
+        bench.set_disk(&disk);
+        let reading = bench.boot.read().unwrap();
+        assert_eq!(reading.order, both());
+        let damage = reading.damage.unwrap();
+        assert!(
+            damage.contains("0x2000: its checksum is wrong") && damage.contains("0x1000 counts"),
+            "{damage}"
+        );
+        bench.write(&both().without("B"));
+        assert_eq!(bench.disk()[0x1000..0x1000 + SIZE], disk[0x1000..0x1000 + SIZE]);
+        assert_eq!(bench.boot.read().unwrap(), Reading { order: both().without("B"), damage: None });
+    }
+
+    #[test]
+    fn a_disk_that_holds_no_environment_reads_as_the_running_slot_and_is_made_anew_from_the_initial_one() {
+        for copies in [1, 2] {
+            for fill in [0, 0xff, 0x5a] {
+                let mut bench = Bench::new(copies);
+                bench.set_disk(&[fill; 0x4000]);
+                let reading = bench.boot.read().unwrap();
+                assert_eq!(reading.order, BootOrder::default().first("B"));
+                assert!(reading.damage.unwrap().contains("running slot B"));
+                bench.write(&reading.order);
+                assert_eq!(bench.boot.read().unwrap().order, reading.order);
+                assert_eq!(bench.bootcmd().as_deref(), Some("run distro_bootcmd"));
+            }
+        }
+    }
+
+    #[test]
+    fn an_environment_without_a_bootcmd_is_never_made() {
+        let mut bench = Bench::new(1);
+        std::fs::remove_file(bench.directory.path().join("initial")).unwrap();
+        let before = bench.disk();
+        let error = bench.boot.write("test", &both()).unwrap_err().to_string();
+        assert!(error.contains("bootcmd"), "{error}");
+        assert_eq!(bench.disk(), before);
+    }
+
+    #[test]
+    fn in_a_single_copy_one_sector_changes() {
+        let mut bench = Bench::new(1);
+        bench.write(&both());
+        for order in [both().without("B"), both().first("B"), both()] {
+            let before = bench.disk();
+            bench.write(&order);
+            let after = bench.disk();
+            let changed: Vec<_> = (0..before.len() / 512)
+                .filter(|at| before[at * 512..][..512] != after[at * 512..][..512])
+                .collect();
+            assert_eq!(changed, [0x1000 / 512]);
+            assert_eq!(bench.boot.read().unwrap(), Reading { order, damage: None });
+        }
+    }
+
+    #[test]
+    fn variables_that_do_not_fit_are_an_error_and_change_nothing() {
+        let mut bench = Bench::new(2);
+        std::fs::write(bench.directory.path().join("initial"), format!("long={}\n", "x".repeat(SIZE)))
+            .unwrap();
+        let before = bench.disk();
+        assert_eq!(bench.boot.write("test", &both()).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(bench.disk(), before);
+    }
+
+    #[test]
+    fn a_device_that_is_gone_reads_as_the_running_slot_and_says_so() {
+        let bench = Bench::new(2);
+        std::fs::remove_file(bench.directory.path().join("disk")).unwrap();
+        let reading = bench.boot.read().unwrap();
+        assert_eq!(reading.order, BootOrder::default().first("B"));
+        assert!(reading.damage.unwrap().contains("No such file"));
+    }
+
+    fn nor_copies(flash: &SimulatedNor) -> Copies {
+        let copy = |offset: u64| {
+            let nor = Nor::new(flash.clone(), offset, 256, 512).unwrap();
+            Opened { name: format!("{offset:#x}"), size: 256, medium: Ok(Box::new(nor)) }
+        };
+        Copies::read(vec![copy(0), copy(512)])
+    }
+
+    #[test]
+    fn on_nor_flash_the_power_may_be_cut_after_any_byte_and_any_erase() {
+        let flash = SimulatedNor::new(1024, 512);
+        let order = |copies: &Copies| {
+            copies.environment().map(|environment| environment.variables()["BOOT_ORDER"].clone())
+        };
+        let put = |value: &str| {
+            let copies = nor_copies(&flash);
+            let mut environment = copies.environment().cloned().unwrap_or_default();
+            environment.put(&[("BOOT_ORDER".to_owned(), value.to_owned())], false);
+            copies.write("test", &environment)
+        };
+        put("A B").unwrap();
+        for (old, new) in [("A B", "A"), ("A", "B A"), ("B A", "B")] {
+            let before = flash.bytes.borrow().clone();
+            for power in 0.. {
+                flash.bytes.borrow_mut().clone_from(&before);
+                *flash.power.borrow_mut() = Some(power);
+                let done = put(new).is_ok();
+                *flash.power.borrow_mut() = None;
+                let found = order(&nor_copies(&flash));
+                assert!(found.as_deref() == Some(old) || found.as_deref() == Some(new), "{power}: {found:?}");
+                if done {
+                    assert_eq!(found.as_deref(), Some(new));
+                    break;
+                }
+            }
+        }
+        let flags = [flash.bytes.borrow()[4], flash.bytes.borrow()[512 + 4]];
+        assert!(flags == [ACTIVE, OBSOLETE] || flags == [OBSOLETE, ACTIVE], "{flags:?}");
+    }
+}
