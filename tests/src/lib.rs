@@ -2,7 +2,9 @@
 //! vendor's repository behind a file server, brokers, certificates. Real processes, real files, real sockets.
 
 pub mod broker;
+pub mod courier;
 pub mod device;
+pub mod disk;
 pub mod files;
 pub mod fleet;
 pub mod image;

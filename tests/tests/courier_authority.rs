@@ -1,28 +1,25 @@
 //! What vigild may and may not bring about: the test speaks vigild's side of the wire to a real vigil-updaterd, as a
 //! vigild in an intruder's hands would.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use jiff::{SignedDuration, Timestamp};
-use vigil_protocol::command::{Command, Target};
+use vigil_protocol::command::Target;
 use vigil_protocol::envelope::{COMMAND_TYPE, Envelope};
+use vigil_tests::courier::{Courier, command, honest, sign};
 use vigil_tests::device::{Daemon, Device, Options};
 use vigil_tests::image::{self, CAMERA_MISSING, SOUND};
 use vigil_tests::pki::Pki;
-use vigil_tests::vendor::{PRODUCT, TENANT, Vendor};
+use vigil_tests::vendor::{PRODUCT, Vendor};
 use vigil_tests::wait_for;
-use vigil_updater::release::target_name;
-use vigil_wire::{
-    Contact, Decoder, Fetch, Need, Request, Response, State, UpdateStatus, WIRE_VERSION, encode,
-};
+use vigil_wire::{Fetch, Request, Response, State, UpdateStatus};
 
 const DEVICE: &str = "room-1";
 const LIMIT: Duration = Duration::from_secs(40);
@@ -57,15 +54,7 @@ impl Room {
     }
 
     fn courier(&self) -> anyhow::Result<Courier> {
-        let socket = self.device.updater_socket();
-        let stream = wait_for("vigil-updaterd's socket", LIMIT, || UnixStream::connect(&socket).ok())?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let mut courier =
-            Courier { stream, decoder: Decoder::default(), repository: self.vendor.repository() };
-        match courier.ask(&Request::Hello { version: WIRE_VERSION })? {
-            Response::Hello { version: WIRE_VERSION, .. } => Ok(courier),
-            other => bail!("{other:?}"),
-        }
+        Courier::connect(&self.device.updater_socket(), &self.vendor.repository())
     }
 
     fn operator(&self) -> anyhow::Result<SigningKey> {
@@ -92,184 +81,6 @@ impl Room {
             .select()
             .context("the boot order is empty")
     }
-}
-
-/// vigild's side of the wire.
-struct Courier {
-    stream: UnixStream,
-    decoder: Decoder,
-    repository: PathBuf,
-}
-
-impl Courier {
-    fn ask(&mut self, request: &Request) -> anyhow::Result<Response> {
-        self.ask_with(request, &[])
-    }
-
-    fn ask_with(&mut self, request: &Request, blob: &[u8]) -> anyhow::Result<Response> {
-        self.stream.write_all(&encode(request, blob)?)?;
-        self.answer()
-    }
-
-    fn answer(&mut self) -> anyhow::Result<Response> {
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            if let Some((response, _)) = self.decoder.take::<Response>()? {
-                return Ok(response);
-            }
-            let wanted = self.decoder.wanted()?.min(buffer.len());
-            let count = self.stream.read(&mut buffer[..wanted])?;
-            ensure!(count > 0, "the updater closed the connection");
-            self.decoder.push(&buffer[..count])?;
-        }
-    }
-
-    fn status(&mut self) -> anyhow::Result<UpdateStatus> {
-        match self.ask(&Request::Status)? {
-            Response::Status(status) => Ok(*status),
-            other => bail!("{other:?}"),
-        }
-    }
-
-    /// What the refusal's code is; empty when there was none.
-    fn code(response: &Response) -> &str {
-        match response {
-            Response::Refused { code, .. } => code,
-            _ => "",
-        }
-    }
-
-    fn install(&mut self, envelope: &str) -> anyhow::Result<String> {
-        let request = Request::Install { envelope: Some(envelope.to_owned()), release: None };
-        Ok(Self::code(&self.ask(&request)?).to_owned())
-    }
-
-    fn install_by_policy(&mut self, version: &str) -> anyhow::Result<String> {
-        let request = Request::Install { envelope: None, release: Some(target_name(PRODUCT, version)) };
-        Ok(Self::code(&self.ask(&request)?).to_owned())
-    }
-
-    fn events(&mut self) -> anyhow::Result<Vec<String>> {
-        let mut after = 0;
-        let mut kinds = Vec::new();
-        loop {
-            match self.ask(&Request::Events { after })? {
-                Response::Events { events } if events.is_empty() => return Ok(kinds),
-                Response::Events { events } => {
-                    after = events.last().map_or(after, |event| event.number);
-                    kinds.extend(events.into_iter().map(|event| event.kind));
-                }
-                other => bail!("{other:?}"),
-            }
-        }
-    }
-
-    /// Brings what one need asks for, changed by `tamper`. Gives back the last answer.
-    fn bring(&mut self, need: &Need, tamper: &mut Tamper<'_>) -> anyhow::Result<Response> {
-        let Ok(file) = std::fs::File::open(self.repository.join(&need.path)) else {
-            return self.ask(&Request::Feed {
-                need: need.need,
-                offset: need.offset,
-                fetch: Fetch::Missing,
-                trouble: None,
-            });
-        };
-        let length = file.metadata()?.len().saturating_sub(need.offset).min(need.length);
-        let mut bytes = vec![0; usize::try_from(length)?];
-        file.read_exact_at(&mut bytes, need.offset)?;
-        tamper(&need.path, &mut bytes);
-        let mut offset = need.offset;
-        let mut chunks = bytes.chunks(CHUNK).peekable();
-        loop {
-            let chunk = chunks.next().unwrap_or_default();
-            let fetch = if chunks.peek().is_some() { Fetch::More } else { Fetch::Last };
-            let response =
-                self.ask_with(&Request::Feed { need: need.need, offset, fetch, trouble: None }, chunk)?;
-            if response != Response::Continue {
-                return Ok(response);
-            }
-            offset += chunk.len() as u64;
-        }
-    }
-
-    /// One turn of vigild's loop.
-    fn turn(&mut self, tamper: &mut Tamper<'_>) -> anyhow::Result<Response> {
-        match self.ask(&Request::Next)? {
-            Response::Need(need) => self.bring(&need, tamper),
-            other => {
-                std::thread::sleep(Duration::from_millis(20));
-                Ok(other)
-            }
-        }
-    }
-
-    /// Carries until the updater is in one of `states`.
-    fn carry_until(&mut self, states: &[State], tamper: &mut Tamper<'_>) -> anyhow::Result<UpdateStatus> {
-        let until = Instant::now() + LIMIT;
-        loop {
-            let status = self.status()?;
-            if states.contains(&status.state) {
-                return Ok(status);
-            }
-            ensure!(Instant::now() < until, "waited in vain for {states:?}: {status:?}");
-            self.turn(tamper)?;
-        }
-    }
-
-    /// Refreshes the trusted metadata and the operators list honestly.
-    fn refresh(&mut self) -> anyhow::Result<()> {
-        ensure!(self.ask(&Request::Refresh)? == Response::Done);
-        let until = Instant::now() + LIMIT;
-        while self.turn(&mut honest)? != Response::Idle {
-            ensure!(Instant::now() < until, "the refresh does not end");
-        }
-        Ok(())
-    }
-
-    /// Says that all is well, and refreshes.
-    fn praise(&mut self) -> anyhow::Result<UpdateStatus> {
-        let contact = Contact { ready: true, broker: true, carrier: true, gateway: true };
-        ensure!(self.ask(&Request::Contact(contact))? == Response::Done);
-        ensure!(self.ask(&Request::Refresh)? == Response::Done);
-        for _ in 0..12 {
-            self.turn(&mut honest)?;
-        }
-        self.status()
-    }
-
-    /// Says so until the updater is in one of `states`.
-    fn praise_until(&mut self, states: &[State]) -> anyhow::Result<UpdateStatus> {
-        let until = Instant::now() + LIMIT;
-        loop {
-            let status = self.praise()?;
-            if states.contains(&status.state) {
-                return Ok(status);
-            }
-            ensure!(Instant::now() < until, "waited in vain for {states:?}: {status:?}");
-        }
-    }
-}
-
-type Tamper<'t> = dyn FnMut(&str, &mut Vec<u8>) + 't;
-
-fn honest(_: &str, _: &mut Vec<u8>) {}
-
-fn command(id: &str, version: &str) -> Command {
-    let now = Timestamp::now();
-    Command {
-        v: 1,
-        id: id.to_owned(),
-        kind: "update.install".to_owned(),
-        args: BTreeMap::from([("version".to_owned(), version.into())]),
-        tenant: TENANT.to_owned(),
-        target: Target::Device(DEVICE.to_owned()),
-        issued: now - SignedDuration::from_secs(120),
-        expires: now + SignedDuration::from_secs(600),
-    }
-}
-
-fn sign(command: &Command, key: &SigningKey) -> anyhow::Result<String> {
-    Ok(Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(command)?, key).to_json())
 }
 
 fn cause(status: &UpdateStatus) -> &str {
@@ -323,30 +134,31 @@ fn an_envelope_that_is_not_an_operators_own_fresh_order_for_this_device_is_refus
     let before = room.slot_b()?;
     let mut courier = room.courier()?;
     let olga = room.operator()?;
-    assert_eq!(courier.install(&sign(&command("early", "2.0.0"), &olga)?)?, "no_operators");
+    assert_eq!(courier.install(&sign(&command(DEVICE, "early", "2.0.0"), &olga)?)?, "no_operators");
     courier.refresh()?;
 
     let stranger = SigningKey::from_bytes(&[7; 32]);
-    assert_eq!(courier.install(&sign(&command("a", "2.0.0"), &stranger)?)?, "unknown_key");
+    assert_eq!(courier.install(&sign(&command(DEVICE, "a", "2.0.0"), &stranger)?)?, "unknown_key");
 
-    let mut expired = command("b", "2.0.0");
+    let mut expired = command(DEVICE, "b", "2.0.0");
     expired.expires = Timestamp::now() - SignedDuration::from_secs(60);
     assert_eq!(courier.install(&sign(&expired, &olga)?)?, "expired");
 
-    let mut elsewhere = command("c", "2.0.0");
+    let mut elsewhere = command(DEVICE, "c", "2.0.0");
     elsewhere.target = Target::Device("room-2".to_owned());
     assert_eq!(courier.install(&sign(&elsewhere, &olga)?)?, "wrong_target");
 
-    let mut foreign = command("d", "2.0.0");
+    let mut foreign = command(DEVICE, "d", "2.0.0");
     foreign.tenant = "globex".to_owned();
     assert_eq!(courier.install(&sign(&foreign, &olga)?)?, "wrong_tenant");
 
-    let mut ping = command("e", "2.0.0");
+    let mut ping = command(DEVICE, "e", "2.0.0");
     ping.kind = "ping".to_owned();
     assert_eq!(courier.install(&sign(&ping, &olga)?)?, "unsupported");
 
-    let mut forged = Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(&command("f", "2.0.0"))?, &olga);
-    let other = Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(&command("g", "2.0.0"))?, &olga);
+    let mut forged =
+        Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(&command(DEVICE, "f", "2.0.0"))?, &olga);
+    let other = Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(&command(DEVICE, "g", "2.0.0"))?, &olga);
     forged.signatures = other.signatures;
     assert_eq!(courier.install(&forged.to_json())?, "bad_signature");
     assert_eq!(courier.install("{}")?, "malformed");
@@ -363,7 +175,7 @@ fn an_envelope_is_obeyed_once() -> anyhow::Result<()> {
     let mut room = Room::new()?;
     let mut courier = room.courier()?;
     courier.refresh()?;
-    let envelope = sign(&command("once", "9.9.9"), &room.operator()?)?;
+    let envelope = sign(&command(DEVICE, "once", "9.9.9"), &room.operator()?)?;
     assert_eq!(courier.install(&envelope)?, "");
     let status = courier.carry_until(&[State::Failed], &mut honest)?;
     assert_eq!(status.command.as_deref(), Some("once"));
@@ -383,7 +195,7 @@ fn the_courier_cannot_talk_a_failing_release_past_its_deadline() -> anyhow::Resu
     room.release("2.0.0", 2, CAMERA_MISSING, "operator")?;
     let mut courier = room.courier()?;
     courier.refresh()?;
-    assert_eq!(courier.install(&sign(&command("bad", "2.0.0"), &room.operator()?)?)?, "");
+    assert_eq!(courier.install(&sign(&command(DEVICE, "bad", "2.0.0"), &room.operator()?)?)?, "");
     courier.carry_until(&[State::Rebooting], &mut honest)?;
     assert_eq!(room.restart()?, "B");
     let mut courier = room.courier()?;
@@ -408,7 +220,7 @@ fn a_release_below_the_floor_is_refused_whoever_signs_for_it() -> anyhow::Result
     room.release("2.0.0", 2, SOUND, "operator")?;
     let mut courier = room.courier()?;
     courier.refresh()?;
-    assert_eq!(courier.install(&sign(&command("up", "2.0.0"), &room.operator()?)?)?, "");
+    assert_eq!(courier.install(&sign(&command(DEVICE, "up", "2.0.0"), &room.operator()?)?)?, "");
     courier.carry_until(&[State::Rebooting], &mut honest)?;
     assert_eq!(room.restart()?, "B");
     let status = room.courier()?.praise_until(&[State::Confirmed, State::RolledBack])?;
@@ -439,7 +251,7 @@ fn a_release_below_the_floor_is_refused_whoever_signs_for_it() -> anyhow::Result
     let slot_a = std::fs::read(room.device.slot("A"))?;
     let mut courier = room.courier()?;
     courier.refresh()?;
-    assert_eq!(courier.install(&sign(&command("down", "1.5.0"), &room.operator()?)?)?, "");
+    assert_eq!(courier.install(&sign(&command(DEVICE, "down", "1.5.0"), &room.operator()?)?)?, "");
     let status = courier.carry_until(&[State::Failed, State::Rebooting], &mut honest)?;
     assert_eq!((status.state, cause(&status)), (State::Failed, "below_floor"));
     assert!(std::fs::read(room.device.slot("A"))? == slot_a, "slot A was touched");

@@ -1,0 +1,399 @@
+//! A device at rest and at work: a model of its boot script over the real boot variables, and the real `vigil-updaterd`
+//! as a process. Killing it is a power cut.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::DecodePrivateKey;
+use vigil_tests::courier::{self, Courier, honest};
+use vigil_tests::image::{CAMERA_MISSING, SOUND};
+use vigil_tests::process::Process;
+use vigil_tests::vendor::{PRODUCT, TENANT, Vendor};
+use vigil_tests::{binaries, wait_for};
+use vigil_updater::boot::{self, BootControl, BootOrder};
+use vigil_updater::config::BootConfig;
+use vigil_wire::{Contact, Request, State, UpdateStatus};
+
+/// The device's id.
+pub(crate) const DEVICE: &str = "room-1";
+/// A slot's bytes.
+pub(crate) const SLOT_BYTES: usize = 1536 * 1024;
+/// An image's: two frames, the second a short one.
+const IMAGE_BYTES: usize = 1200 * 1024;
+/// What every image begins with: what a boot script's `load` would find.
+const MAGIC: &[u8] = b"VIGIL-BENCH-IMAGE\n";
+const LIMIT: Duration = Duration::from_secs(30);
+/// An environment copy's bytes.
+const ENVIRONMENT_BYTES: usize = 8192;
+
+/// Where the boot variables are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// In a file on the data partition.
+    File,
+    /// U-Boot's environment in two copies with a flag byte.
+    Uboot,
+    /// U-Boot's environment in one copy.
+    UbootSingle,
+    /// GRUB's environment block.
+    Grub,
+}
+
+impl Backend {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::File, Self::Uboot, Self::UbootSingle, Self::Grub];
+
+    /// As it is named on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Uboot => "uboot",
+            Self::UbootSingle => "uboot-single",
+            Self::Grub => "grub",
+        }
+    }
+
+    /// The bytes of its partition, blank.
+    pub(crate) fn blank(self) -> Vec<u8> {
+        match self {
+            Self::File => vec![0; 512],
+            Self::Uboot => vec![0; 2 * ENVIRONMENT_BYTES],
+            Self::UbootSingle => vec![0; ENVIRONMENT_BYTES],
+            Self::Grub => {
+                let mut block = b"# GRUB Environment Block\n".to_vec();
+                block.resize(1024, b'#');
+                block
+            }
+        }
+    }
+}
+
+/// What was published, and what devices may run.
+pub(crate) struct World {
+    vendor: Vendor,
+    key: SigningKey,
+    /// Images by version, the first being the factory's.
+    pub(crate) images: BTreeMap<&'static str, Vec<u8>>,
+    _directory: tempfile::TempDir,
+}
+
+/// The release that fails its self-test.
+pub(crate) const BAD: &str = "3.0.0";
+
+impl World {
+    /// A vendor with releases 2 (sound), 3 (not) and 4 (sound).
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let vendor = Vendor::new(&directory.path().join("vendor"))?;
+        let mut images = BTreeMap::new();
+        for (sequence, version) in ["1.0.0", "2.0.0", BAD, "4.0.0"].into_iter().enumerate() {
+            let image = make_image(version, sequence as u64 + 1);
+            let path = directory.path().join(version);
+            std::fs::write(&path, &image)?;
+            if sequence > 0 {
+                vendor.release(version, sequence as u64 + 1, &path, "operator")?;
+            }
+            images.insert(version, image);
+        }
+        let key = SigningKey::from_pkcs8_pem(&std::fs::read_to_string(vendor.operator_key())?)?;
+        Ok(Self { vendor, key, images, _directory: directory })
+    }
+
+    /// A signed order to install a release.
+    pub(crate) fn order(&self, id: &str, version: &str) -> anyhow::Result<String> {
+        courier::sign(&courier::command(DEVICE, id, version), &self.key)
+    }
+
+    fn version_of(&self, slot: &[u8]) -> Option<&'static str> {
+        self.images.iter().find(|(_, image)| slot.starts_with(image)).map(|(version, _)| *version)
+    }
+}
+
+/// Bytes that do not compress, the same in every run.
+fn make_image(version: &str, seed: u64) -> Vec<u8> {
+    let mut image = MAGIC.to_vec();
+    image.extend_from_slice(version.as_bytes());
+    let mut random = Random(seed);
+    while image.len() < IMAGE_BYTES {
+        image.extend_from_slice(&random.next().to_le_bytes());
+    }
+    image
+}
+
+/// SplitMix64: a seed gives the same numbers everywhere (Steele, Lea, Flood 2014).
+#[derive(Clone, Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    /// The next number.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// True one time in `of`.
+    pub(crate) fn one_in(&mut self, of: u64) -> bool {
+        self.next().is_multiple_of(of)
+    }
+}
+
+/// A device.
+pub(crate) struct Machine<'w> {
+    world: &'w World,
+    work: PathBuf,
+    slots: [PathBuf; 2],
+    data: PathBuf,
+    backend: Backend,
+    boots: u32,
+    updaterd: Option<Process>,
+}
+
+impl<'w> Machine<'w> {
+    /// A device with its slots and boot variables at these paths, and its data partition mounted at `data`.
+    pub(crate) fn new(
+        world: &'w World,
+        backend: Backend,
+        work: &Path,
+        slots: [PathBuf; 2],
+        environment: &Path,
+        data: &Path,
+    ) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(work)?;
+        std::fs::copy(world.vendor.root(), work.join("root.json"))?;
+        std::fs::write(
+            work.join("vigil.toml"),
+            format!("[device]\nid = {DEVICE:?}\ntenant = {TENANT:?}\nproduct = {PRODUCT:?}\n"),
+        )?;
+        let running =
+            format!("command_line = {:?}\nboot_id = {:?}", work.join("cmdline"), work.join("boot_id"));
+        let fw_env = work.join("fw_env.config");
+        let boot = match backend {
+            Backend::File => format!("kind = \"file\"\ndirectory = {:?}", data.join("boot")),
+            Backend::Uboot | Backend::UbootSingle => {
+                let mut lines = format!("{} 0x0 {ENVIRONMENT_BYTES:#x}\n", environment.display());
+                if backend == Backend::Uboot {
+                    let second =
+                        format!("{} {ENVIRONMENT_BYTES:#x} {ENVIRONMENT_BYTES:#x}\n", environment.display());
+                    lines.push_str(&second);
+                }
+                std::fs::write(&fw_env, lines)?;
+                let initial = work.join("u-boot-initial-env");
+                std::fs::write(&initial, "bootdelay=2\n")?;
+                format!("kind = \"uboot\"\nfw_env_config = {fw_env:?}\ninitial_env = {initial:?}\n{running}")
+            }
+            Backend::Grub => format!("kind = \"grub\"\ngrubenv = {environment:?}\n{running}"),
+        };
+        let text = format!(
+            "agent_config = {:?}\nstate = {:?}\nsocket = {:?}\nroot = {:?}\nreboot = [\"/bin/touch\", {:?}]\n\n\
+             [boot]\n{boot}\n\n\
+             [[slots]]\nname = \"A\"\nparts = {{ rootfs = {:?} }}\n\n[[slots]]\nname = \"B\"\nparts = {{ rootfs = {:?} }}\n\n\
+             [trial]\ndeadline_seconds = 0.6\nstable_seconds = 0\ngate_pause_seconds = 0.02\ncontact_seconds = 20\n\
+             courier_seconds = 20\n\n[fetch]\npause_seconds = 0.01\n\n\
+             [evidence]\ncrash_records = {:?}\nwatchdog_status = {:?}\n\n\
+             [[gate]]\nname = \"self-test\"\ncommand = [\"/bin/sh\", {:?}]\n",
+            work.join("vigil.toml"),
+            data.join("updater"),
+            work.join("socket"),
+            work.join("root.json"),
+            work.join("reboot"),
+            slots[0],
+            slots[1],
+            work.join("pstore"),
+            work.join("bootstatus"),
+            work.join("self-test"),
+        );
+        std::fs::write(work.join("updater.toml"), text)?;
+        Ok(Self {
+            world,
+            work: work.to_owned(),
+            slots,
+            data: data.to_owned(),
+            backend,
+            boots: 0,
+            updaterd: None,
+        })
+    }
+
+    /// What the factory leaves: slot A alone in the boot order.
+    pub(crate) fn make(&mut self) -> anyhow::Result<()> {
+        if self.backend == Backend::File {
+            std::fs::create_dir_all(self.data.join("boot"))?;
+        }
+        let mut order = BootOrder::default().first("A");
+        order.left.insert("B".to_owned(), 0);
+        self.bootloader()?.write("factory", &order)?;
+        Ok(())
+    }
+
+    /// The boot variables as the bootloader keeps them: for it, no slot runs yet.
+    fn bootloader(&self) -> anyhow::Result<Box<dyn BootControl>> {
+        #[derive(serde::Deserialize)]
+        struct Boot {
+            boot: BootConfig,
+        }
+        std::fs::write(self.work.join("cmdline"), "vigil.slot=none\n")?;
+        std::fs::write(self.work.join("boot_id"), "none\n")?;
+        let text = std::fs::read_to_string(self.work.join("updater.toml"))?;
+        Ok(boot::open(&toml::from_str::<Boot>(&text)?.boot))
+    }
+
+    /// What the boot script does: the first slot of the order that has a try left and can be loaded; variables that
+    /// are lost read as "A B". The slot must hold a whole release.
+    fn power_on(&mut self) -> anyhow::Result<&'static str> {
+        self.boots += 1;
+        let _ = std::fs::remove_file(self.work.join("reboot"));
+        let mut bootloader = self.bootloader()?;
+        let read = bootloader.read().map(|reading| reading.order);
+        let mut order = read
+            .ok()
+            .filter(|order| order.may_boot("A") || order.may_boot("B"))
+            .unwrap_or_else(|| BootOrder::default().first("B").first("A"));
+        for _ in 0..8 {
+            let Some(slot) = order.select() else { bail!("no slot is left to boot") };
+            let content = self.slot(&slot)?;
+            if !content.starts_with(MAGIC) {
+                // Nothing there that could be loaded.
+                order.left.insert(slot, 0);
+                continue;
+            }
+            let version = self.world.version_of(&content);
+            let version =
+                version.with_context(|| format!("slot {slot} boots, and holds no whole release"))?;
+            bootloader.write("bootloader", &order)?;
+            let id = format!("boot-{}-{}", std::process::id(), self.boots);
+            match self.backend {
+                Backend::File => std::fs::write(
+                    self.data.join("boot/booted"),
+                    format!("{{\"slot\":\"{slot}\",\"boot_id\":\"{id}\"}}"),
+                )?,
+                _ => {
+                    std::fs::write(self.work.join("cmdline"), format!("quiet vigil.slot={slot}\n"))?;
+                    std::fs::write(self.work.join("boot_id"), id)?;
+                }
+            }
+            let self_test = if version == BAD { CAMERA_MISSING } else { SOUND };
+            std::fs::write(self.work.join("self-test"), self_test)?;
+            return Ok(version);
+        }
+        bail!("no slot can be loaded")
+    }
+
+    fn slot(&self, name: &str) -> anyhow::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        File::open(&self.slots[usize::from(name == "B")])?.read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    /// Power comes. Gives back the version that runs, and a line to its updater.
+    pub(crate) fn start(&mut self) -> anyhow::Result<(&'static str, Courier)> {
+        self.stop();
+        let version = self.power_on()?;
+        let mut command = Command::new(binaries()?.join("vigil-updaterd"));
+        command.arg("--config").arg(self.work.join("updater.toml")).env("VIGIL_LOG", "info");
+        let _ = std::fs::remove_file(self.work.join("socket"));
+        self.updaterd = Some(Process::start("vigil-updaterd", command, &self.work.join("log"))?);
+        let courier = Courier::connect(&self.work.join("socket"), &self.world.vendor.repository())?;
+        Ok((version, courier))
+    }
+
+    /// Power goes.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut process) = self.updaterd.take() {
+            process.kill();
+        }
+    }
+
+    /// Runs, restarting when asked, until the update is in one of `states`. `see` sees every status.
+    pub(crate) fn run_until(
+        &mut self,
+        courier: &mut Courier,
+        states: &[State],
+        see: &mut dyn FnMut(&UpdateStatus),
+    ) -> anyhow::Result<UpdateStatus> {
+        let until = Instant::now() + LIMIT;
+        let reboot = self.work.join("reboot");
+        let contact = Request::Contact(Contact { ready: true, broker: true, carrier: true, gateway: true });
+        loop {
+            let status = courier.status()?;
+            see(&status);
+            let judged = status.state != State::RolledBack
+                || status.last_failure.as_ref().is_none_or(|failure| failure.fault.is_some());
+            if states.contains(&status.state) && judged {
+                return Ok(status);
+            }
+            ensure!(Instant::now() < until, "waited in vain for {states:?}: {status:?}");
+            if reboot.exists() {
+                *courier = self.start()?.1;
+                continue;
+            }
+            courier.ask(&contact)?;
+            if status.state == State::Good {
+                courier.ask(&Request::Refresh)?;
+            }
+            courier.turn(&mut honest)?;
+        }
+    }
+
+    /// What stands in the updater's log.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.work.join("log")).unwrap_or_default()
+    }
+}
+
+/// Mounts a file system image.
+pub(crate) fn mount(image: &Path, at: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(at)?;
+    run("mount", &["-o", "loop", &image.to_string_lossy(), &at.to_string_lossy()])
+}
+
+/// Mounts it if it can be mounted as it is.
+pub(crate) fn try_mount(image: &Path, at: &Path) -> anyhow::Result<bool> {
+    std::fs::create_dir_all(at)?;
+    let mut command = Command::new("mount");
+    command.args(["-o", "loop"]).arg(image).arg(at).stderr(std::process::Stdio::null());
+    Ok(command.status()?.success())
+}
+
+/// Repairs a file system as a device's boot does.
+pub(crate) fn check_file_system(image: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new("e2fsck");
+    let output = command.args(["-f", "-y"]).arg(image).output()?;
+    // 1 and 2: errors were corrected.
+    ensure!(
+        output.status.code().is_some_and(|code| code <= 2),
+        "e2fsck: {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    Ok(())
+}
+
+/// Unmounts it.
+pub(crate) fn unmount(at: &Path) -> anyhow::Result<()> {
+    run("umount", &[&at.to_string_lossy()])
+}
+
+/// An empty ext4 file system.
+pub(crate) fn make_file_system(directory: &Path, bytes: u64) -> anyhow::Result<Vec<u8>> {
+    let path = directory.join("ext4");
+    File::create(&path)?.set_len(bytes)?;
+    run("mkfs.ext4", &["-q", "-b", "1024", "-J", "size=1", "-N", "256", &path.to_string_lossy()])?;
+    Ok(std::fs::read(&path)?)
+}
+
+fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    // A loop device is let go a moment after its last use.
+    wait_for(program, Duration::from_secs(5), || {
+        let status = Command::new(program).args(arguments).stderr(std::process::Stdio::null()).status();
+        status.is_ok_and(|status| status.success()).then_some(())
+    })
+    .with_context(|| format!("{program} {}", arguments.join(" ")))
+}
