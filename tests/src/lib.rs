@@ -8,6 +8,7 @@ pub mod disk;
 pub mod files;
 pub mod fleet;
 pub mod image;
+pub mod machine;
 pub mod pki;
 pub mod process;
 pub mod room;

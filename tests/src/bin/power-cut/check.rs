@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use vigil_tests::courier::Courier;
 use vigil_wire::State as Update;
 
-use crate::machine::{Backend, Machine, World, check_file_system, mount, try_mount, unmount};
 use crate::record::{DATA, ENVIRONMENT, Promise, Recording};
 use crate::states::{self, Key, Plan, State};
+use vigil_tests::machine::{Backend, Machine, World, check_file_system, mount, try_mount, unmount};
 
 /// Failures after which a bench has said enough.
 const FAILURES: usize = 20;

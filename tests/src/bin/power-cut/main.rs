@@ -2,7 +2,6 @@
 //! confirmed and rolled back, makes what a power cut may leave at any time, and starts a device from each.
 
 mod check;
-mod machine;
 mod record;
 mod states;
 
@@ -12,9 +11,9 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use clap::{Parser, ValueEnum};
-use machine::{Backend, World};
 use record::Sabotage;
 use states::Plan;
+use vigil_tests::machine::{Backend, World};
 
 /// Cuts the power at every write of an update, tears and loses what was not flushed, and starts a device from what is
 /// left: a verified slot must boot, nothing that was promised may be lost, and the next release must be installed.

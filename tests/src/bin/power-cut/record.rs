@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use vigil_tests::disk::{Disks, Lie, Op, Record};
 use vigil_wire::{State, UpdateStatus};
 
-use crate::machine::{BAD, Backend, Machine, SLOT_BYTES, World, make_file_system, mount, unmount};
+use vigil_tests::machine::{BAD, Backend, Machine, SLOT_BYTES, World, make_file_system, mount, unmount};
 
 /// The disks' numbers.
 const SLOT_B: usize = 1;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use vigil_tests::disk::{Op, Record, SECTOR};
 
-use crate::machine::Random;
+use vigil_tests::machine::Random;
 
 const BLOCK: usize = 4096;
 

@@ -8,22 +8,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::courier::{self, Courier, honest};
+use crate::image::{CAMERA_MISSING, SOUND};
+use crate::process::Process;
+use crate::vendor::{PRODUCT, TENANT, Vendor};
+use crate::{binaries, wait_for};
 use anyhow::{Context, bail, ensure};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
-use vigil_tests::courier::{self, Courier, honest};
-use vigil_tests::image::{CAMERA_MISSING, SOUND};
-use vigil_tests::process::Process;
-use vigil_tests::vendor::{PRODUCT, TENANT, Vendor};
-use vigil_tests::{binaries, wait_for};
 use vigil_updater::boot::{self, BootControl, BootOrder};
 use vigil_updater::config::BootConfig;
 use vigil_wire::{Contact, Request, State, UpdateStatus};
 
 /// The device's id.
-pub(crate) const DEVICE: &str = "room-1";
+pub const DEVICE: &str = "room-1";
 /// A slot's bytes.
-pub(crate) const SLOT_BYTES: usize = 1536 * 1024;
+pub const SLOT_BYTES: usize = 1536 * 1024;
 /// An image's: two frames, the second a short one.
 const IMAGE_BYTES: usize = 1200 * 1024;
 /// What every image begins with: what a boot script's `load` would find.
@@ -34,7 +34,7 @@ const ENVIRONMENT_BYTES: usize = 8192;
 
 /// Where the boot variables are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Backend {
+pub enum Backend {
     /// In a file on the data partition.
     File,
     /// U-Boot's environment in two copies with a flag byte.
@@ -47,10 +47,10 @@ pub(crate) enum Backend {
 
 impl Backend {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::File, Self::Uboot, Self::UbootSingle, Self::Grub];
+    pub const ALL: [Self; 4] = [Self::File, Self::Uboot, Self::UbootSingle, Self::Grub];
 
     /// As it is named on the command line.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::File => "file",
             Self::Uboot => "uboot",
@@ -60,7 +60,7 @@ impl Backend {
     }
 
     /// The bytes of its partition, blank.
-    pub(crate) fn blank(self) -> Vec<u8> {
+    pub fn blank(self) -> Vec<u8> {
         match self {
             Self::File => vec![0; 512],
             Self::Uboot => vec![0; 2 * ENVIRONMENT_BYTES],
@@ -75,20 +75,37 @@ impl Backend {
 }
 
 /// What was published, and what devices may run.
-pub(crate) struct World {
+pub struct World {
     vendor: Vendor,
     key: SigningKey,
     /// Images by version, the first being the factory's.
-    pub(crate) images: BTreeMap<&'static str, Vec<u8>>,
+    pub images: BTreeMap<&'static str, Vec<u8>>,
     _directory: tempfile::TempDir,
 }
 
+/// How a release starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// As it should.
+    #[default]
+    Sound,
+    /// Its kernel panics, and leaves its last words.
+    Panic,
+    /// It hangs until the watchdog resets the device.
+    Hang,
+    /// It does not start and nothing says why.
+    Silent,
+    /// Its updater dies before it has looked at anything.
+    Dies,
+}
+
 /// The release that fails its self-test.
-pub(crate) const BAD: &str = "3.0.0";
+pub const BAD: &str = "3.0.0";
 
 impl World {
     /// A vendor with releases 2 (sound), 3 (not) and 4 (sound).
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub fn new() -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let vendor = Vendor::new(&directory.path().join("vendor"))?;
         let mut images = BTreeMap::new();
@@ -106,7 +123,7 @@ impl World {
     }
 
     /// A signed order to install a release.
-    pub(crate) fn order(&self, id: &str, version: &str) -> anyhow::Result<String> {
+    pub fn order(&self, id: &str, version: &str) -> anyhow::Result<String> {
         courier::sign(&courier::command(DEVICE, id, version), &self.key)
     }
 
@@ -128,11 +145,11 @@ fn make_image(version: &str, seed: u64) -> Vec<u8> {
 
 /// SplitMix64: a seed gives the same numbers everywhere (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]
-pub(crate) struct Random(pub(crate) u64);
+pub struct Random(pub u64);
 
 impl Random {
     /// The next number.
-    pub(crate) fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -141,13 +158,13 @@ impl Random {
     }
 
     /// True one time in `of`.
-    pub(crate) fn one_in(&mut self, of: u64) -> bool {
+    pub fn one_in(&mut self, of: u64) -> bool {
         self.next().is_multiple_of(of)
     }
 }
 
 /// A device.
-pub(crate) struct Machine<'w> {
+pub struct Machine<'w> {
     world: &'w World,
     work: PathBuf,
     slots: [PathBuf; 2],
@@ -155,11 +172,37 @@ pub(crate) struct Machine<'w> {
     backend: Backend,
     boots: u32,
     updaterd: Option<Process>,
+    running: &'static str,
+    /// What `vigild` sees of the network.
+    pub contact: Contact,
+    /// Whether the repository answers anybody.
+    pub repository_answers: bool,
+    /// What happens to a file on its way from the repository, by its path.
+    pub tamper: Box<dyn FnMut(&str, &mut Vec<u8>) + Send>,
+    /// How releases behave that are not sound.
+    pub behaviours: BTreeMap<&'static str, Behaviour>,
+}
+
+/// How a release behaves.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    /// How it starts.
+    pub start: Start,
+    /// Its self-test, a shell script in the device's work directory.
+    pub self_test: String,
+    /// Whether the repository answers it.
+    pub reaches_repository: bool,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self { start: Start::Sound, self_test: SOUND.to_owned(), reaches_repository: true }
+    }
 }
 
 impl<'w> Machine<'w> {
     /// A device with its slots and boot variables at these paths, and its data partition mounted at `data`.
-    pub(crate) fn new(
+    pub fn new(
         world: &'w World,
         backend: Backend,
         work: &Path,
@@ -220,11 +263,17 @@ impl<'w> Machine<'w> {
             backend,
             boots: 0,
             updaterd: None,
+            running: "",
+            contact: Contact { ready: true, broker: true, carrier: true, gateway: true },
+            repository_answers: true,
+            tamper: Box::new(honest),
+            behaviours: [(BAD, Behaviour { self_test: CAMERA_MISSING.to_owned(), ..Behaviour::default() })]
+                .into(),
         })
     }
 
     /// What the factory leaves: slot A alone in the boot order.
-    pub(crate) fn make(&mut self) -> anyhow::Result<()> {
+    pub fn make(&mut self) -> anyhow::Result<()> {
         if self.backend == Backend::File {
             std::fs::create_dir_all(self.data.join("boot"))?;
         }
@@ -246,11 +295,33 @@ impl<'w> Machine<'w> {
         Ok(boot::open(&toml::from_str::<Boot>(&text)?.boot))
     }
 
+    /// Switches on until something starts that can run the updater.
+    fn power_on(&mut self) -> anyhow::Result<&'static str> {
+        let _ = std::fs::remove_file(self.work.join("reboot"));
+        for _ in 0..12 {
+            let version = self.boot()?;
+            match self.behaviour(version).start {
+                Start::Sound | Start::Dies => return Ok(version),
+                Start::Panic => {
+                    std::fs::create_dir_all(self.work.join("pstore"))?;
+                    let words = "<0>[    1.9] Kernel panic - not syncing: Attempted to kill init!\n";
+                    std::fs::write(self.work.join("pstore").join(format!("dmesg-{}", self.boots)), words)?;
+                }
+                Start::Hang => std::fs::write(self.work.join("bootstatus"), "32\n")?,
+                Start::Silent => {}
+            }
+        }
+        bail!("nothing starts that could run the updater")
+    }
+
+    fn behaviour(&self, version: &str) -> Behaviour {
+        self.behaviours.get(version).cloned().unwrap_or_default()
+    }
+
     /// What the boot script does: the first slot of the order that has a try left and can be loaded; variables that
     /// are lost read as "A B". The slot must hold a whole release.
-    fn power_on(&mut self) -> anyhow::Result<&'static str> {
+    fn boot(&mut self) -> anyhow::Result<&'static str> {
         self.boots += 1;
-        let _ = std::fs::remove_file(self.work.join("reboot"));
         let mut bootloader = self.bootloader()?;
         let read = bootloader.read().map(|reading| reading.order);
         let mut order = read
@@ -280,8 +351,7 @@ impl<'w> Machine<'w> {
                     std::fs::write(self.work.join("boot_id"), id)?;
                 }
             }
-            let self_test = if version == BAD { CAMERA_MISSING } else { SOUND };
-            std::fs::write(self.work.join("self-test"), self_test)?;
+            std::fs::write(self.work.join("self-test"), self.behaviour(version).self_test)?;
             return Ok(version);
         }
         bail!("no slot can be loaded")
@@ -294,26 +364,33 @@ impl<'w> Machine<'w> {
     }
 
     /// Power comes. Gives back the version that runs, and a line to its updater.
-    pub(crate) fn start(&mut self) -> anyhow::Result<(&'static str, Courier)> {
-        self.stop();
-        let version = self.power_on()?;
-        let mut command = Command::new(binaries()?.join("vigil-updaterd"));
-        command.arg("--config").arg(self.work.join("updater.toml")).env("VIGIL_LOG", "info");
-        let _ = std::fs::remove_file(self.work.join("socket"));
-        self.updaterd = Some(Process::start("vigil-updaterd", command, &self.work.join("log"))?);
-        let courier = Courier::connect(&self.work.join("socket"), &self.world.vendor.repository())?;
-        Ok((version, courier))
+    pub fn start(&mut self) -> anyhow::Result<(&'static str, Courier)> {
+        for _ in 0..12 {
+            self.stop();
+            let version = self.power_on()?;
+            let mut command = Command::new(binaries()?.join("vigil-updaterd"));
+            command.arg("--config").arg(self.work.join("updater.toml")).env("VIGIL_LOG", "info");
+            let _ = std::fs::remove_file(self.work.join("socket"));
+            self.updaterd = Some(Process::start("vigil-updaterd", command, &self.work.join("log"))?);
+            self.running = version;
+            let courier = Courier::connect(&self.work.join("socket"), &self.world.vendor.repository())?;
+            if self.behaviour(version).start != Start::Dies {
+                return Ok((version, courier));
+            }
+        }
+        bail!("every updater dies")
     }
 
     /// Power goes.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if let Some(mut process) = self.updaterd.take() {
             process.kill();
         }
     }
 
-    /// Runs, restarting when asked, until the update is in one of `states`. `see` sees every status.
-    pub(crate) fn run_until(
+    /// Runs, restarting when asked, until the update is in one of `states`. `see` sees every status, and may change what
+    /// is the matter.
+    pub fn run_until(
         &mut self,
         courier: &mut Courier,
         states: &[State],
@@ -321,7 +398,6 @@ impl<'w> Machine<'w> {
     ) -> anyhow::Result<UpdateStatus> {
         let until = Instant::now() + LIMIT;
         let reboot = self.work.join("reboot");
-        let contact = Request::Contact(Contact { ready: true, broker: true, carrier: true, gateway: true });
         loop {
             let status = courier.status()?;
             see(&status);
@@ -335,28 +411,42 @@ impl<'w> Machine<'w> {
                 *courier = self.start()?.1;
                 continue;
             }
-            courier.ask(&contact)?;
-            if status.state == State::Good {
+            courier.ask(&Request::Contact(self.contact))?;
+            if !self.repository_answers || !self.behaviour(self.running).reaches_repository {
+                std::thread::sleep(Duration::from_millis(20));
+                continue;
+            }
+            if matches!(status.state, State::Good | State::RolledBack) {
                 courier.ask(&Request::Refresh)?;
             }
-            courier.turn(&mut honest)?;
+            courier.turn(&mut self.tamper)?;
         }
     }
 
+    /// Where the device's own files are: its log, its self-test.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// The version that runs.
+    pub fn running(&self) -> &'static str {
+        self.running
+    }
+
     /// What stands in the updater's log.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.work.join("log")).unwrap_or_default()
     }
 }
 
 /// Mounts a file system image.
-pub(crate) fn mount(image: &Path, at: &Path) -> anyhow::Result<()> {
+pub fn mount(image: &Path, at: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(at)?;
     run("mount", &["-o", "loop", &image.to_string_lossy(), &at.to_string_lossy()])
 }
 
 /// Mounts it if it can be mounted as it is.
-pub(crate) fn try_mount(image: &Path, at: &Path) -> anyhow::Result<bool> {
+pub fn try_mount(image: &Path, at: &Path) -> anyhow::Result<bool> {
     std::fs::create_dir_all(at)?;
     let mut command = Command::new("mount");
     command.args(["-o", "loop"]).arg(image).arg(at).stderr(std::process::Stdio::null());
@@ -364,7 +454,7 @@ pub(crate) fn try_mount(image: &Path, at: &Path) -> anyhow::Result<bool> {
 }
 
 /// Repairs a file system as a device's boot does.
-pub(crate) fn check_file_system(image: &Path) -> anyhow::Result<()> {
+pub fn check_file_system(image: &Path) -> anyhow::Result<()> {
     let mut command = Command::new("e2fsck");
     let output = command.args(["-f", "-y"]).arg(image).output()?;
     // 1 and 2: errors were corrected.
@@ -377,12 +467,12 @@ pub(crate) fn check_file_system(image: &Path) -> anyhow::Result<()> {
 }
 
 /// Unmounts it.
-pub(crate) fn unmount(at: &Path) -> anyhow::Result<()> {
+pub fn unmount(at: &Path) -> anyhow::Result<()> {
     run("umount", &[&at.to_string_lossy()])
 }
 
 /// An empty ext4 file system.
-pub(crate) fn make_file_system(directory: &Path, bytes: u64) -> anyhow::Result<Vec<u8>> {
+pub fn make_file_system(directory: &Path, bytes: u64) -> anyhow::Result<Vec<u8>> {
     let path = directory.join("ext4");
     File::create(&path)?.set_len(bytes)?;
     run("mkfs.ext4", &["-q", "-b", "1024", "-J", "size=1", "-N", "256", &path.to_string_lossy()])?;
