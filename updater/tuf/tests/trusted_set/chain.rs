@@ -315,3 +315,21 @@ fn nothing_is_taken_before_a_refresh_begins_or_after_it_ends() {
     client.refresh(&repository, now()).unwrap();
     assert_eq!(client.set.feed(Fetched::Bytes(&timestamp), now()).unwrap_err().code(), "idle");
 }
+
+#[test]
+fn a_refresh_that_is_given_up_keeps_what_it_verified_and_takes_nothing_more() {
+    let mut repository = Repository::new();
+    let mut client = Client::refreshed(&repository);
+    repository.publish_next();
+    client.set.begin_refresh();
+    client.set.feed(Fetched::Missing, now()).unwrap();
+    let timestamp = repository.files["timestamp.json"].clone();
+    client.set.feed(Fetched::Bytes(&timestamp), now()).unwrap();
+    client.set.stop();
+    assert_eq!(client.set.next_request(), None);
+    let snapshot = repository.files["2.snapshot.json"].clone();
+    assert_eq!(client.set.feed(Fetched::Bytes(&snapshot), now()).unwrap_err().code(), "idle");
+    assert_eq!(client.versions(), [Some(1), Some(2), Some(1), Some(1)]);
+    assert!(!client.set.is_refreshed());
+    client.refresh(&repository, now()).unwrap();
+}

@@ -88,19 +88,21 @@ proptest! {
 #[test]
 fn an_oversized_file_is_refused_by_its_length_alone() {
     for role in Role::ALL {
-        let (mut client, _) = next_version();
+        let (mut client, repository) = next_version();
         client.set.begin_refresh();
-        let (_, repository) = next_version();
-        while let Some(request) = client.set.next_request() {
+        let mut request = client.set.next_request().unwrap();
+        // The new root and the one after it come before the timestamp.
+        for _ in 0..4 {
             if request.role == role {
-                let bytes = vec![b' '; request.max_len as usize + 1];
-                let error = client.set.feed(Fetched::Bytes(&bytes), now()).unwrap_err();
-                assert_eq!((error.code(), error.role()), ("length", Some(role)));
                 break;
             }
             let file = repository.files.get(&request.path);
             client.set.feed(file.map_or(Fetched::Missing, |bytes| Fetched::Bytes(bytes)), now()).unwrap();
+            request = client.set.next_request().unwrap();
         }
+        let bytes = vec![b' '; request.max_len as usize + 1];
+        let error = client.set.feed(Fetched::Bytes(&bytes), now()).unwrap_err();
+        assert_eq!((error.code(), error.role()), ("length", Some(role)));
         assert_eq!(client.set.version(role), Some(1));
     }
 }
@@ -112,13 +114,14 @@ fn the_limit_is_the_stated_length_or_the_default_and_never_absurd() {
     let limits = |repository: &Repository| {
         let mut client = Client::new(repository);
         client.set.begin_refresh();
-        let mut limits = Vec::new();
-        while let Some(request) = client.set.next_request() {
-            limits.push(request.max_len);
+        let limits = Role::ALL.into_iter().map(|role| {
+            let request = client.set.next_request().unwrap();
+            assert_eq!(request.role, role);
             let file = repository.files.get(&request.path);
             client.set.feed(file.map_or(Fetched::Missing, |bytes| Fetched::Bytes(bytes)), now())?;
-        }
-        Ok::<_, vigil_tuf::Error>(limits)
+            Ok::<_, vigil_tuf::Error>(request.max_len)
+        });
+        limits.collect::<Result<Vec<_>, _>>()
     };
     assert_eq!(
         limits(&repository).unwrap()[..3],
