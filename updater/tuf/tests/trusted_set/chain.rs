@@ -3,7 +3,7 @@
 use serde_json::json;
 use vigil_tuf::{Fetched, Role};
 
-use crate::repository::{Client, EXPIRES, Repository, now};
+use crate::repository::{Client, EXPIRES, Repository, at, now};
 
 const ROLES: [Role; 3] = [Role::Timestamp, Role::Snapshot, Role::Targets];
 
@@ -332,4 +332,19 @@ fn a_refresh_that_is_given_up_keeps_what_it_verified_and_takes_nothing_more() {
     assert_eq!(client.versions(), [Some(1), Some(2), Some(1), Some(1)]);
     assert!(!client.set.is_refreshed());
     client.refresh(&repository, now()).unwrap();
+}
+
+#[test]
+fn each_role_says_when_it_expires_as_soon_as_it_is_there() {
+    let mut repository = Repository::new();
+    let days = ["2026-07-01", "2026-07-02", "2026-07-03", "2026-07-04"].map(|day| format!("{day}T00:00:00Z"));
+    for (role, day) in Role::ALL.into_iter().zip(&days) {
+        repository.signed(role)["expires"] = json!(day);
+    }
+    repository.publish_root();
+    repository.publish();
+    let mut client = Client::new(&repository);
+    assert_eq!(Role::ALL.map(|role| client.set.expires(role)), [Some(at(&days[0])), None, None, None]);
+    client.refresh(&repository, now()).unwrap();
+    assert_eq!(Role::ALL.map(|role| client.set.expires(role)), days.each_ref().map(|day| Some(at(day))));
 }

@@ -1,7 +1,7 @@
 //! Delegated targets: section 5.6.7 and TAP 15.
 
 use serde_json::json;
-use vigil_tuf::{RoleName, Search};
+use vigil_tuf::{Fetched, MAX_STATED_BYTES, Role, RoleName, Search, Source};
 
 use crate::repository::{Client, Repository, at, key_id, now};
 
@@ -43,6 +43,19 @@ fn a_delegated_target_is_found_and_its_role_fetched_once() {
     assert_eq!(client.requests, Vec::<String>::new());
     assert!(client.set.lists(&RoleName::Delegated("partners".to_owned())));
     assert!(!client.set.lists(&RoleName::Delegated("partner".to_owned())));
+}
+
+#[test]
+fn a_role_may_be_missing_in_the_store_and_not_in_the_repository() {
+    let repository = delegating();
+    let mut client = Client::refreshed(&repository);
+    client.set.begin_search("partners/meet.json", Search::Online).unwrap();
+    let in_store = client.set.next_request().unwrap();
+    assert_eq!((in_store.source, in_store.may_be_missing), (Source::Store, true));
+    client.set.feed(Fetched::Missing, now()).unwrap();
+    let in_repository = client.set.next_request().unwrap();
+    assert_eq!((in_repository.source, in_repository.may_be_missing), (Source::Repository, false));
+    assert_eq!(client.set.feed(Fetched::Missing, now()).unwrap_err().code(), "missing");
 }
 
 #[test]
@@ -223,6 +236,21 @@ fn a_delegated_role_is_verified_like_any_other() {
     repository.delegated.clear();
     republish(&mut repository);
     assert_eq!(refused(&repository), "missing");
+}
+
+#[test]
+fn a_delegated_role_of_an_absurd_length_is_not_fetched() {
+    for (length, requests) in [(MAX_STATED_BYTES, vec!["1.partners.json"]), (MAX_STATED_BYTES + 1, vec![])] {
+        let mut repository = delegating();
+        repository.snapshot["meta"]["partners.json"]["length"] = json!(length);
+        repository.serve(Role::Snapshot);
+        repository.timestamp["meta"]["snapshot.json"] = json!({"version": 1});
+        repository.serve(Role::Timestamp);
+        let mut client = Client::refreshed(&repository);
+        let error = client.search(&repository, "partners/meet.json").unwrap_err();
+        assert_eq!(error.code(), "length");
+        assert_eq!(client.requests, requests, "{length}");
+    }
 }
 
 #[test]
