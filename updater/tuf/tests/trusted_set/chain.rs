@@ -248,6 +248,19 @@ fn a_known_file_that_has_expired_is_asked_for_again() {
 }
 
 #[test]
+fn a_known_timestamp_that_has_expired_is_refused_when_it_is_all_there_is() {
+    let mut repository = Repository::new();
+    repository.timestamp["expires"] = json!("2026-06-02T00:00:00Z");
+    repository.publish();
+    let mut client = Client::refreshed(&repository);
+    let last = at("2026-06-01T23:59:59Z");
+    client.refresh(&repository, last).unwrap();
+    let error = client.refresh(&repository, at("2026-06-02T00:00:00Z")).unwrap_err();
+    assert_eq!((error.code(), error.role()), ("expired", Some(Role::Timestamp)));
+    assert!(!client.set.is_refreshed());
+}
+
+#[test]
 fn expired_files_still_guard_against_going_back() {
     let mut repository = Repository::new();
     for role in ROLES {

@@ -78,6 +78,25 @@ fn what_was_found_is_found_again_after_a_restart_without_the_repository_expired_
 }
 
 #[test]
+fn a_search_that_fails_forgets_what_the_one_before_it_found() {
+    let mut repository = delegating();
+    let mut client = Client::refreshed(&repository);
+    client.search(&repository, "partners/meet.json").unwrap().unwrap();
+    client.delegated.clear();
+    repository.files.remove("1.partners.json");
+    assert_eq!(client.search(&repository, "partners/meet.json").unwrap_err().code(), "missing");
+    assert_eq!(client.set.target("partners/meet.json"), None);
+}
+
+#[test]
+fn a_search_ends_a_refresh_that_is_under_way_even_if_it_is_refused() {
+    let mut client = Client::refreshed(&delegating());
+    client.set.begin_refresh();
+    assert_eq!(client.set.begin_search("partners/meet.json", Search::Online).unwrap_err().code(), "idle");
+    assert_eq!(client.set.next_request(), None);
+}
+
+#[test]
 fn a_role_is_asked_only_for_what_its_patterns_cover() {
     let mut repository = delegating();
     repository.add_delegated_target("partners", "operators/evil.json", b"x");
@@ -337,6 +356,11 @@ fn delegations_that_make_no_sense_are_refused() {
     let roles = |roles: Vec<serde_json::Value>| json!({"keys": {}, "roles": roles});
     let mut both = bits(1);
     both["roles"] = json!([]);
+    let bins = |field: &str, value: serde_json::Value| {
+        let mut bins = bits(1);
+        bins["succinct_roles"][field] = value;
+        bins
+    };
     let bad = [
         roles(vec![with("name", json!("root"))]),
         roles(vec![with("name", json!(""))]),
@@ -351,6 +375,9 @@ fn delegations_that_make_no_sense_are_refused() {
         json!({"roles": []}),
         bits(0),
         bits(33),
+        bins("threshold", json!(0)),
+        bins("name_prefix", json!("")),
+        bins("name_prefix", json!("n".repeat(201))),
         both,
     ];
     for delegations in bad {
