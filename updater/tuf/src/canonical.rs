@@ -184,6 +184,8 @@ mod tests {
         for text in ["1.0", "1e3", "-0.5", "[1.5]", "-0", "99999999999999999999"] {
             assert!(Json::parse(text.as_bytes()).is_err(), "{text}");
         }
+        let error = Json::parse(b"[1.5]").unwrap_err().to_string();
+        assert!(error.contains("expected JSON without floating-point numbers"), "{error}");
         assert_eq!(
             canonical("[18446744073709551615,-9223372036854775808]"),
             "[18446744073709551615,-9223372036854775808]"

@@ -103,7 +103,7 @@ fn subject_public_key(
 pub enum Verifier {
     /// RFC 8032, verified strictly.
     Ed25519(VerifyingKey),
-    /// ECDSA or RSA-PSS.
+    /// ECDSA or RSA.
     Other {
         /// Curve or padding, and hash.
         algorithm: &'static dyn VerificationAlgorithm,
@@ -137,15 +137,26 @@ impl Verifier {
 mod tests {
     use super::*;
 
-    // Made with CryptoSigner of securesystemslib 1.6.0 over the message "vigil".
-    const ECDSA: [&str; 2] = [
-        "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEUhHn6ETQSHxCYUqruMyU2etObbFi\nVtWwU6FncO/dSv8A1i+W5FPPbygjDQ4ilT2L/iTNhvWOLferSu50qlZ6JQ==\n-----END PUBLIC KEY-----\n",
-        "3046022100db678c21945ba80e92e6c3d54e573bcec39bd921c0afe4493971971fbd9586490221009cdb26a0a84663042f54271df17b45a85c8ca03293e50def766ae59798bca501",
-    ];
-    const RSA_PSS: [&str; 2] = [
-        "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA1ny1ypOFYmPBgxMsxNuz\nLHT8IvWRMGWJj62Un2kqzEwaTyJz3fvRELumW7DDSJq7KZLIfpk3nY/NnqDi2fjt\nP6UcK01N2fsOoCSJNTeXZINleF3n219XJe/D96q6kwdpUKTufQ3QR5sVNkN7KNlz\ncHW6DqhqcmrcPGVW8XgKPkvX/qDoaFdaNtXoQI6Dv/hgmEavM/5PhJWscto3DoFP\n39OhYwy8CNgmUDFfF3gzrOfYmy07FbHXIICLte7eXqcGt6hHi/pt3eDd4pSN+M8L\nykWTdszhxFcBDlDS9kY1Y8+LpndDwwfX9sbE+cMjrx3bBlCKu/2aYMKanlHIbhNm\nTwIDAQAB\n-----END PUBLIC KEY-----\n",
-        "8e2195d8c57fe60f2ad7b6e288a8d88e92a24e7645b04675c1f9c26c195d435ef7ad8d158fd0519e99714fdfa1a51632e4a084d559b4c850ecc1e32c20d88f07a4424500422f054954167f3851e497bf5e46f9070779e738cd75b3c39065d6c6698fb94854e2b7e9cdd9c3d311e0bad43bb3ca661b513275ec65d79dffc365af85a69b481ba9af53db01a4e8d781179a97ae4772ec9fb968b4ba85cc2542869acb29a33b2a90e62b3d4abf6fb5b220b0f9a36fa217537ee972b9935f847077024885b777efeee9fed7b7b804775f628e4dbdbec885071d2d2113af49ce0e3156bc6b42e9ed9a73908004cc6e6f8bc9a768c7c05cabc031f0ea2453e240b6d23d",
-    ];
+    /// Made with CryptoSigner of securesystemslib 1.6.0 over the message "vigil": a key of each curve, and one RSA key of
+    /// 2,048 bits with each of its schemes.
+    const VECTORS: &str = include_str!("../tests/data/signatures.json");
+
+    #[derive(Deserialize)]
+    struct Vector {
+        keytype: String,
+        scheme: String,
+        public: String,
+        signature: String,
+    }
+
+    fn vectors() -> Vec<Vector> {
+        serde_json::from_str(VECTORS).unwrap()
+    }
+
+    /// The public key that goes with a scheme.
+    fn public(scheme: &str) -> String {
+        vectors().into_iter().find(|vector| vector.scheme == scheme).unwrap().public
+    }
 
     fn key(keytype: &str, scheme: &str, public: &str) -> Key {
         let keyval = serde_json::json!({"public": public});
@@ -159,38 +170,60 @@ mod tests {
 
     #[test]
     fn what_securesystemslib_signed_is_verified_and_nothing_else() {
-        for (keytype, scheme, [public, signature]) in [
-            ("ecdsa", "ecdsa-sha2-nistp256", ECDSA),
-            ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256", ECDSA),
-            ("rsa", "rsassa-pss-sha256", RSA_PSS),
-        ] {
-            let key = key(keytype, scheme, public);
-            assert!(verifies(&key, b"vigil", signature), "{keytype} {scheme}");
-            assert!(!verifies(&key, b"vigi1", signature), "{keytype} {scheme}");
+        for Vector { keytype, scheme, public, signature } in vectors() {
+            let key = key(&keytype, &scheme, &public);
+            assert!(verifies(&key, b"vigil", &signature), "{scheme}");
+            assert!(!verifies(&key, b"vigi1", &signature), "{scheme}");
             let flipped = if signature.ends_with('1') { "2" } else { "1" };
             assert!(!verifies(&key, b"vigil", &format!("{}{flipped}", &signature[..signature.len() - 1])));
             assert!(!verifies(&key, b"vigil", ""));
         }
-        for scheme in ["rsassa-pss-sha384", "rsassa-pss-sha512", "rsa-pkcs1v15-sha256"] {
-            assert!(!verifies(&key("rsa", scheme, RSA_PSS[0]), b"vigil", RSA_PSS[1]), "{scheme}");
+    }
+
+    #[test]
+    fn a_signature_of_one_scheme_is_none_of_another() {
+        for signed in vectors() {
+            for other in vectors().iter().filter(|other| other.scheme != signed.scheme) {
+                let key = key(&signed.keytype, &other.scheme, &signed.public);
+                assert!(!verifies(&key, b"vigil", &signed.signature), "{} {}", signed.scheme, other.scheme);
+            }
+        }
+    }
+
+    #[test]
+    fn older_tools_name_the_curve_in_the_type() {
+        for ecdsa in vectors().iter().filter(|vector| vector.keytype == "ecdsa") {
+            let key = key(&ecdsa.scheme, &ecdsa.scheme, &ecdsa.public);
+            assert!(verifies(&key, b"vigil", &ecdsa.signature), "{}", ecdsa.scheme);
         }
     }
 
     #[test]
     fn a_key_that_is_not_what_its_type_says_never_counts() {
+        let (ecdsa, rsa) = (public("ecdsa-sha2-nistp256"), public("rsassa-pss-sha256"));
         for (keytype, scheme, public) in [
-            ("ecdsa", "ecdsa-sha2-nistp384", ECDSA[0]),
-            ("ecdsa", "ecdsa-sha2-nistp256", RSA_PSS[0]),
-            ("rsa", "rsassa-pss-sha256", ECDSA[0]),
-            ("rsa", "rsassa-pss-md5", RSA_PSS[0]),
-            ("ed25519", "ed25519", ECDSA[0]),
-            ("ed25519", "rsassa-pss-sha256", RSA_PSS[0]),
-            ("dsa", "dsa", RSA_PSS[0]),
-            ("rsa", "rsassa-pss-sha256", &RSA_PSS[0].replace("PUBLIC", "PRIVATE")),
-            ("rsa", "rsassa-pss-sha256", &" ".repeat(MAX_PEM_BYTES + 1)),
+            ("ecdsa", "ecdsa-sha2-nistp384", ecdsa.as_str()),
+            ("ecdsa", "ecdsa-sha2-nistp256", &public("ecdsa-sha2-nistp384")),
+            ("ecdsa", "ecdsa-sha2-nistp256", &rsa),
+            ("rsa", "rsassa-pss-sha256", &ecdsa),
+            ("rsa", "rsassa-pss-md5", &rsa),
+            ("ed25519", "ed25519", &ecdsa),
+            ("ed25519", "rsassa-pss-sha256", &rsa),
+            ("dsa", "dsa", &rsa),
+            ("rsa", "rsassa-pss-sha256", &rsa.replace("PUBLIC", "PRIVATE")),
             ("rsa", "rsassa-pss-sha256", ""),
         ] {
             assert!(key(keytype, scheme, public).verifier().is_none(), "{keytype} {scheme}");
+        }
+    }
+
+    #[test]
+    fn a_pem_text_is_looked_at_up_to_its_limit() {
+        let public = public("rsassa-pss-sha256");
+        for (length, looked_at) in [(MAX_PEM_BYTES, true), (MAX_PEM_BYTES + 1, false)] {
+            let padded = format!("{public:length$}");
+            assert_eq!(padded.len(), length);
+            assert_eq!(key("rsa", "rsassa-pss-sha256", &padded).verifier().is_some(), looked_at, "{length}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A network-free TUF 1.0 trusted set ("The Update Framework Specification", 1.0.31+): it says which file to fetch
 //! next, is fed what came, and says what to make durable. No I/O and no clock.
 //!
-//! Keys are Ed25519, ECDSA or RSA-PSS; keys of other types are kept but never count. Beyond the specification a
+//! Keys are Ed25519, ECDSA or RSA; keys of other types are kept but never count. Beyond the specification a
 //! timestamp may state when it was `issued`: the greatest such time that was verified is a floor
 //! under the device's clock, so that a clock that starts in 1970 does not revive what expired long ago.
 

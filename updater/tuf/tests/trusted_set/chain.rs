@@ -3,7 +3,7 @@
 use serde_json::json;
 use vigil_tuf::{Fetched, Role};
 
-use crate::repository::{Client, EXPIRES, Repository, now};
+use crate::repository::{Client, EXPIRES, Repository, at, now};
 
 const ROLES: [Role; 3] = [Role::Timestamp, Role::Snapshot, Role::Targets];
 
@@ -248,6 +248,19 @@ fn a_known_file_that_has_expired_is_asked_for_again() {
 }
 
 #[test]
+fn a_known_timestamp_that_has_expired_is_refused_when_it_is_all_there_is() {
+    let mut repository = Repository::new();
+    repository.timestamp["expires"] = json!("2026-06-02T00:00:00Z");
+    repository.publish();
+    let mut client = Client::refreshed(&repository);
+    let last = at("2026-06-01T23:59:59Z");
+    client.refresh(&repository, last).unwrap();
+    let error = client.refresh(&repository, at("2026-06-02T00:00:00Z")).unwrap_err();
+    assert_eq!((error.code(), error.role()), ("expired", Some(Role::Timestamp)));
+    assert!(!client.set.is_refreshed());
+}
+
+#[test]
 fn expired_files_still_guard_against_going_back() {
     let mut repository = Repository::new();
     for role in ROLES {
@@ -314,4 +327,37 @@ fn nothing_is_taken_before_a_refresh_begins_or_after_it_ends() {
     assert_eq!(client.set.feed(Fetched::Bytes(&timestamp), now()).unwrap_err().code(), "idle");
     client.refresh(&repository, now()).unwrap();
     assert_eq!(client.set.feed(Fetched::Bytes(&timestamp), now()).unwrap_err().code(), "idle");
+}
+
+#[test]
+fn a_refresh_that_is_given_up_keeps_what_it_verified_and_takes_nothing_more() {
+    let mut repository = Repository::new();
+    let mut client = Client::refreshed(&repository);
+    repository.publish_next();
+    client.set.begin_refresh();
+    client.set.feed(Fetched::Missing, now()).unwrap();
+    let timestamp = repository.files["timestamp.json"].clone();
+    client.set.feed(Fetched::Bytes(&timestamp), now()).unwrap();
+    client.set.stop();
+    assert_eq!(client.set.next_request(), None);
+    let snapshot = repository.files["2.snapshot.json"].clone();
+    assert_eq!(client.set.feed(Fetched::Bytes(&snapshot), now()).unwrap_err().code(), "idle");
+    assert_eq!(client.versions(), [Some(1), Some(2), Some(1), Some(1)]);
+    assert!(!client.set.is_refreshed());
+    client.refresh(&repository, now()).unwrap();
+}
+
+#[test]
+fn each_role_says_when_it_expires_as_soon_as_it_is_there() {
+    let mut repository = Repository::new();
+    let days = ["2026-07-01", "2026-07-02", "2026-07-03", "2026-07-04"].map(|day| format!("{day}T00:00:00Z"));
+    for (role, day) in Role::ALL.into_iter().zip(&days) {
+        repository.signed(role)["expires"] = json!(day);
+    }
+    repository.publish_root();
+    repository.publish();
+    let mut client = Client::new(&repository);
+    assert_eq!(Role::ALL.map(|role| client.set.expires(role)), [Some(at(&days[0])), None, None, None]);
+    client.refresh(&repository, now()).unwrap();
+    assert_eq!(Role::ALL.map(|role| client.set.expires(role)), days.each_ref().map(|day| Some(at(day))));
 }

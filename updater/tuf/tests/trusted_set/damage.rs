@@ -1,7 +1,8 @@
 //! No damaged file is ever new trust.
 
 use proptest::prelude::*;
-use vigil_tuf::{Fetched, Role};
+use serde_json::json;
+use vigil_tuf::{Fetched, MAX_STATED_BYTES, Role};
 
 use crate::repository::{Client, Repository, now};
 
@@ -88,37 +89,40 @@ proptest! {
 #[test]
 fn an_oversized_file_is_refused_by_its_length_alone() {
     for role in Role::ALL {
-        let (mut client, _) = next_version();
+        let (mut client, repository) = next_version();
         client.set.begin_refresh();
-        let (_, repository) = next_version();
-        while let Some(request) = client.set.next_request() {
+        let mut request = client.set.next_request().unwrap();
+        // The new root and the one after it come before the timestamp.
+        for _ in 0..4 {
             if request.role == role {
-                let bytes = vec![b' '; request.max_len as usize + 1];
-                let error = client.set.feed(Fetched::Bytes(&bytes), now()).unwrap_err();
-                assert_eq!((error.code(), error.role()), ("length", Some(role)));
                 break;
             }
             let file = repository.files.get(&request.path);
             client.set.feed(file.map_or(Fetched::Missing, |bytes| Fetched::Bytes(bytes)), now()).unwrap();
+            request = client.set.next_request().unwrap();
         }
+        let bytes = vec![b' '; request.max_len as usize + 1];
+        let error = client.set.feed(Fetched::Bytes(&bytes), now()).unwrap_err();
+        assert_eq!((error.code(), error.role()), ("length", Some(role)));
         assert_eq!(client.set.version(role), Some(1));
     }
 }
 
 #[test]
-fn the_limit_is_the_stated_length_or_the_default_and_never_absurd() {
+fn the_limit_is_the_stated_length_or_the_default() {
     let mut repository = Repository::new();
     let length = repository.files["1.snapshot.json"].len() as u64;
     let limits = |repository: &Repository| {
         let mut client = Client::new(repository);
         client.set.begin_refresh();
-        let mut limits = Vec::new();
-        while let Some(request) = client.set.next_request() {
-            limits.push(request.max_len);
+        let limits = Role::ALL.into_iter().map(|role| {
+            let request = client.set.next_request().unwrap();
+            assert_eq!(request.role, role);
             let file = repository.files.get(&request.path);
             client.set.feed(file.map_or(Fetched::Missing, |bytes| Fetched::Bytes(bytes)), now())?;
-        }
-        Ok::<_, vigil_tuf::Error>(limits)
+            Ok::<_, vigil_tuf::Error>(request.max_len)
+        });
+        limits.collect::<Result<Vec<_>, _>>()
     };
     assert_eq!(
         limits(&repository).unwrap()[..3],
@@ -130,9 +134,27 @@ fn the_limit_is_the_stated_length_or_the_default_and_never_absurd() {
         limits(&repository).unwrap()[2..],
         [vigil_tuf::MAX_SNAPSHOT_BYTES, vigil_tuf::MAX_TARGETS_BYTES]
     );
-    repository.timestamp["meta"]["snapshot.json"]["length"] = serde_json::json!(1_u64 << 40);
-    repository.serve(Role::Timestamp);
-    assert_eq!(limits(&repository).unwrap_err().code(), "length");
+}
+
+#[test]
+fn a_file_that_states_an_absurd_length_of_the_next_is_refused_itself() {
+    for (length, taken) in [(MAX_STATED_BYTES, Some(1)), (MAX_STATED_BYTES + 1, None)] {
+        let mut repository = Repository::new();
+        repository.timestamp["meta"]["snapshot.json"]["length"] = json!(length);
+        repository.serve(Role::Timestamp);
+        let mut client = Client::new(&repository);
+        assert_eq!(client.refused(&repository), ("length", Some(Role::Snapshot)));
+        assert_eq!(client.set.version(Role::Timestamp), taken, "{length}");
+
+        let mut repository = Repository::new();
+        repository.snapshot["meta"]["targets.json"]["length"] = json!(length);
+        repository.serve(Role::Snapshot);
+        repository.timestamp["meta"]["snapshot.json"] = json!({"version": 1});
+        repository.serve(Role::Timestamp);
+        let mut client = Client::new(&repository);
+        assert_eq!(client.refused(&repository), ("length", Some(Role::Targets)));
+        assert_eq!(client.set.version(Role::Snapshot), taken, "{length}");
+    }
 }
 
 #[test]
@@ -152,7 +174,7 @@ fn another_major_version_of_the_specification_is_refused() {
         [("1.0", true), ("1.1.0", true), ("2.0.0", false), ("10.0.0", false), ("", false)]
     {
         let mut repository = Repository::new();
-        repository.timestamp["spec_version"] = serde_json::json!(spec_version);
+        repository.timestamp["spec_version"] = json!(spec_version);
         repository.serve(Role::Timestamp);
         assert_eq!(Client::new(&repository).refresh(&repository, now()).is_ok(), accepted, "{spec_version}");
     }

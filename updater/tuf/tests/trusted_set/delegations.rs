@@ -1,7 +1,7 @@
 //! Delegated targets: section 5.6.7 and TAP 15.
 
 use serde_json::json;
-use vigil_tuf::{RoleName, Search};
+use vigil_tuf::{Fetched, MAX_STATED_BYTES, Role, RoleName, Search, Source};
 
 use crate::repository::{Client, Repository, at, key_id, now};
 
@@ -46,6 +46,19 @@ fn a_delegated_target_is_found_and_its_role_fetched_once() {
 }
 
 #[test]
+fn a_role_may_be_missing_in_the_store_and_not_in_the_repository() {
+    let repository = delegating();
+    let mut client = Client::refreshed(&repository);
+    client.set.begin_search("partners/meet.json", Search::Online).unwrap();
+    let in_store = client.set.next_request().unwrap();
+    assert_eq!((in_store.source, in_store.may_be_missing), (Source::Store, true));
+    client.set.feed(Fetched::Missing, now()).unwrap();
+    let in_repository = client.set.next_request().unwrap();
+    assert_eq!((in_repository.source, in_repository.may_be_missing), (Source::Repository, false));
+    assert_eq!(client.set.feed(Fetched::Missing, now()).unwrap_err().code(), "missing");
+}
+
+#[test]
 fn what_was_found_is_found_again_after_a_restart_without_the_repository_expired_or_not() {
     let mut repository = delegating();
     repository.delegated.get_mut("partners").unwrap().0["expires"] = json!("2026-06-02T00:00:00Z");
@@ -62,6 +75,25 @@ fn what_was_found_is_found_again_after_a_restart_without_the_repository_expired_
     client.delegated.clear();
     client.set.begin_search("partners/meet.json", Search::Stored).unwrap();
     assert_eq!(client.bring(&repository, now()).unwrap_err().code(), "missing");
+}
+
+#[test]
+fn a_search_that_fails_forgets_what_the_one_before_it_found() {
+    let mut repository = delegating();
+    let mut client = Client::refreshed(&repository);
+    client.search(&repository, "partners/meet.json").unwrap().unwrap();
+    client.delegated.clear();
+    repository.files.remove("1.partners.json");
+    assert_eq!(client.search(&repository, "partners/meet.json").unwrap_err().code(), "missing");
+    assert_eq!(client.set.target("partners/meet.json"), None);
+}
+
+#[test]
+fn a_search_ends_a_refresh_that_is_under_way_even_if_it_is_refused() {
+    let mut client = Client::refreshed(&delegating());
+    client.set.begin_refresh();
+    assert_eq!(client.set.begin_search("partners/meet.json", Search::Online).unwrap_err().code(), "idle");
+    assert_eq!(client.set.next_request(), None);
 }
 
 #[test]
@@ -226,6 +258,21 @@ fn a_delegated_role_is_verified_like_any_other() {
 }
 
 #[test]
+fn a_delegated_role_of_an_absurd_length_is_not_fetched() {
+    for (length, requests) in [(MAX_STATED_BYTES, vec!["1.partners.json"]), (MAX_STATED_BYTES + 1, vec![])] {
+        let mut repository = delegating();
+        repository.snapshot["meta"]["partners.json"]["length"] = json!(length);
+        repository.serve(Role::Snapshot);
+        repository.timestamp["meta"]["snapshot.json"] = json!({"version": 1});
+        repository.serve(Role::Timestamp);
+        let mut client = Client::refreshed(&repository);
+        let error = client.search(&repository, "partners/meet.json").unwrap_err();
+        assert_eq!(error.code(), "length");
+        assert_eq!(client.requests, requests, "{length}");
+    }
+}
+
+#[test]
 fn a_delegated_role_needs_as_many_keys_as_its_delegation_says() {
     let mut repository = delegating();
     let delegations = &mut repository.targets["delegations"];
@@ -309,6 +356,11 @@ fn delegations_that_make_no_sense_are_refused() {
     let roles = |roles: Vec<serde_json::Value>| json!({"keys": {}, "roles": roles});
     let mut both = bits(1);
     both["roles"] = json!([]);
+    let bins = |field: &str, value: serde_json::Value| {
+        let mut bins = bits(1);
+        bins["succinct_roles"][field] = value;
+        bins
+    };
     let bad = [
         roles(vec![with("name", json!("root"))]),
         roles(vec![with("name", json!(""))]),
@@ -323,6 +375,9 @@ fn delegations_that_make_no_sense_are_refused() {
         json!({"roles": []}),
         bits(0),
         bits(33),
+        bins("threshold", json!(0)),
+        bins("name_prefix", json!("")),
+        bins("name_prefix", json!("n".repeat(201))),
         both,
     ];
     for delegations in bad {

@@ -39,6 +39,22 @@ fn a_threshold_is_met_by_different_keys_only() {
 }
 
 #[test]
+fn each_role_is_refused_unless_its_own_keys_signed_it() {
+    for role in Role::ALL {
+        let mut repository = Repository::new();
+        let mut client = Client::refreshed(&repository);
+        let own = repository.signers.insert(role, vec![9]).unwrap();
+        repository.rotate_root();
+        repository.publish_next();
+        assert_eq!(client.refused(&repository), ("threshold", Some(role)));
+        repository.signers.insert(role, own);
+        repository.publish_root();
+        repository.publish_next();
+        client.refresh(&repository, now()).unwrap();
+    }
+}
+
+#[test]
 fn a_key_under_two_ids_counts_once() {
     let mut repository = two_of_two();
     repository.root["keys"][key_id(5)] = repository.root["keys"][key_id(2)].clone();

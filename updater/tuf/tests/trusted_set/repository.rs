@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use vigil_tuf::canonical::Json;
 use vigil_tuf::document::{Hashes, Key};
-use vigil_tuf::{Error, Fetched, Output, Role, RoleName, Search, Source, Stored, Target, TrustedSet};
+use vigil_tuf::{
+    Error, Fetched, MAX_DELEGATIONS, Output, Role, RoleName, Search, Source, Stored, Target, TrustedSet,
+};
 
 pub(crate) fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -195,6 +197,10 @@ pub(crate) fn sign(signed: &Value, seeds: &[u8]) -> Vec<u8> {
     json!({"signed": signed, "signatures": signatures}).to_string().into_bytes()
 }
 
+/// Most requests of one refresh (roots and three more files) or of one search (each role in the store, then in the
+/// repository). What asks for more goes in a circle, and a test must not go with it.
+const MOST_REQUESTS: usize = 2 * MAX_DELEGATIONS + 8;
+
 /// A device: the trusted set and its store.
 pub(crate) struct Client {
     pub(crate) set: TrustedSet,
@@ -252,7 +258,10 @@ impl Client {
     /// Brings what is asked for; only what the repository is asked for is noted.
     pub(crate) fn bring(&mut self, repository: &Repository, now: Timestamp) -> Result<(), Error> {
         self.requests.clear();
+        let mut requests = 0;
         while let Some(request) = self.set.next_request() {
+            requests += 1;
+            assert!(requests <= MOST_REQUESTS, "it asks for {} and comes to no end", request.path);
             let file = match request.source {
                 Source::Repository => {
                     self.requests.push(request.path.clone());

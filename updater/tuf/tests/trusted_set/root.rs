@@ -140,23 +140,59 @@ fn a_key_that_is_only_added_lets_nothing_go_back() {
 }
 
 #[test]
-fn the_old_files_are_forgotten_before_the_root_that_revokes_their_keys_is_stored() {
+fn a_file_with_too_few_signatures_for_the_new_root_is_fetched_again() {
+    for role in [Role::Timestamp, Role::Snapshot, Role::Targets] {
+        let mut repository = Repository::new();
+        // Nothing but the version says which file is meant.
+        repository.hashes = false;
+        repository.publish();
+        let mut client = Client::refreshed(&repository);
+        let seed = repository.signers[&role][0];
+        repository.set_keys(role, &[seed, 9], 2);
+        repository.rotate_root();
+        repository.serve(role);
+        client.refresh(&repository, now()).unwrap();
+        assert_eq!(client.restart(), Vec::<String>::new(), "{role}");
+    }
+}
+
+#[test]
+fn an_expired_root_offered_as_its_own_successor_ends_the_refresh() {
     let mut repository = Repository::new();
-    let mut client = Client::refreshed(&repository);
-    repository.set_keys(Role::Snapshot, &[9], 1);
-    repository.rotate_root();
-    client.set.begin_refresh();
-    let root = repository.files["2.root.json"].clone();
-    let outputs = client.set.feed(vigil_tuf::Fetched::Bytes(&root), now()).unwrap();
-    let words: Vec<_> = outputs
-        .iter()
-        .map(|output| match output {
-            vigil_tuf::Output::Forget { role } => format!("forget {role}"),
-            vigil_tuf::Output::Persist { role, .. } => format!("persist {role}"),
-            vigil_tuf::Output::TimeFloor(_) => "floor".to_owned(),
-        })
-        .collect();
-    assert_eq!(words, ["forget timestamp", "forget snapshot", "persist root"]);
+    repository.root["expires"] = json!("2020-01-01T00:00:00Z");
+    repository.publish_root();
+    let root = repository.files["1.root.json"].clone();
+    repository.files.insert("2.root.json".to_owned(), root);
+    let mut client = Client::new(&repository);
+    assert_eq!(client.refused(&repository), ("expired", Some(Role::Root)));
+    assert_eq!(client.requests, ["2.root.json"]);
+}
+
+#[test]
+fn the_old_files_and_floor_are_forgotten_before_the_root_that_revokes_their_keys_is_stored() {
+    for (role, expected) in [
+        (Role::Timestamp, vec!["floor", "forget timestamp", "forget snapshot", "persist root"]),
+        (Role::Snapshot, vec!["forget timestamp", "forget snapshot", "persist root"]),
+    ] {
+        let mut repository = Repository::new();
+        repository.timestamp["issued"] = json!("2026-05-31T00:00:00Z");
+        repository.publish();
+        let mut client = Client::refreshed(&repository);
+        repository.set_keys(role, &[9], 1);
+        repository.rotate_root();
+        client.set.begin_refresh();
+        let root = repository.files["2.root.json"].clone();
+        let outputs = client.set.feed(vigil_tuf::Fetched::Bytes(&root), now()).unwrap();
+        let words: Vec<_> = outputs
+            .iter()
+            .map(|output| match output {
+                vigil_tuf::Output::Forget { role } => format!("forget {role}"),
+                vigil_tuf::Output::Persist { role, .. } => format!("persist {role}"),
+                vigil_tuf::Output::TimeFloor(_) => "floor".to_owned(),
+            })
+            .collect();
+        assert_eq!(words, expected);
+    }
 }
 
 #[test]

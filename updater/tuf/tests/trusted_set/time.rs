@@ -41,6 +41,10 @@ fn the_floor_does_not_sink_with_a_later_timestamp() {
     issued(&mut repository, "2026-05-01T00:00:00Z");
     client.refresh(&repository, now()).unwrap();
     assert_eq!(client.stored.time_floor, Some(at("2026-05-31T00:00:00Z")));
+    client.stored.time_floor = None;
+    issued(&mut repository, "2026-05-02T00:00:00Z");
+    client.refresh(&repository, now()).unwrap();
+    assert_eq!(client.stored.time_floor, None, "what did not change is not stored again");
 }
 
 #[test]
