@@ -51,6 +51,8 @@ pub struct Lie {
     pub after: usize,
     /// Reads give what was meant to be written: reading back shows nothing.
     pub hidden: bool,
+    /// It is not the only one: every such write from then on is lost.
+    pub again: bool,
 }
 
 /// The disks as they are, and what happened to them.
@@ -142,7 +144,9 @@ impl Record {
                 if lie.hidden {
                     place.copy_from_slice(bytes);
                 }
-                self.lie = None;
+                if !lie.again {
+                    self.lie = None;
+                }
                 return true;
             }
             lie.after -= 1;

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::courier::{self, Courier, honest};
-use crate::image::{CAMERA_MISSING, SOUND};
+use crate::image::SOUND;
 use crate::process::Process;
 use crate::vendor::{PRODUCT, TENANT, Vendor};
 use crate::{binaries, wait_for};
@@ -100,16 +100,13 @@ pub enum Start {
     Dies,
 }
 
-/// The release that fails its self-test.
-pub const BAD: &str = "3.0.0";
-
 impl World {
-    /// A vendor with releases 2 (sound), 3 (not) and 4 (sound).
+    /// A vendor with releases 2, 3 and 4.
     pub fn new() -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let vendor = Vendor::new(&directory.path().join("vendor"))?;
         let mut images = BTreeMap::new();
-        for (sequence, version) in ["1.0.0", "2.0.0", BAD, "4.0.0"].into_iter().enumerate() {
+        for (sequence, version) in ["1.0.0", "2.0.0", "3.0.0", "4.0.0"].into_iter().enumerate() {
             let image = make_image(version, sequence as u64 + 1);
             let path = directory.path().join(version);
             std::fs::write(&path, &image)?;
@@ -120,6 +117,11 @@ impl World {
         }
         let key = SigningKey::from_pkcs8_pem(&std::fs::read_to_string(vendor.operator_key())?)?;
         Ok(Self { vendor, key, images, _directory: directory })
+    }
+
+    /// The directory of the repository.
+    pub fn repository(&self) -> PathBuf {
+        self.vendor.repository()
     }
 
     /// A signed order to install a release.
@@ -177,10 +179,29 @@ pub struct Machine<'w> {
     pub contact: Contact,
     /// Whether the repository answers anybody.
     pub repository_answers: bool,
-    /// What happens to a file on its way from the repository, by its path.
-    pub tamper: Box<dyn FnMut(&str, &mut Vec<u8>) + Send>,
+    /// Where its files are.
+    pub repository: PathBuf,
+    /// Why the last boot ended, as the board tells it.
+    pub reset_reason: &'static str,
     /// How releases behave that are not sound.
     pub behaviours: BTreeMap<&'static str, Behaviour>,
+}
+
+/// How long a device waits, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// For the gate to be passed.
+    pub trial: f64,
+    /// For contact.
+    pub contact: f64,
+    /// For the courier.
+    pub courier: f64,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self { trial: 20.0, contact: 20.0, courier: 20.0 }
+    }
 }
 
 /// How a release behaves.
@@ -192,11 +213,13 @@ pub struct Behaviour {
     pub self_test: String,
     /// Whether the repository answers it.
     pub reaches_repository: bool,
+    /// Whether its `vigild` is ready.
+    pub agent: bool,
 }
 
 impl Default for Behaviour {
     fn default() -> Self {
-        Self { start: Start::Sound, self_test: SOUND.to_owned(), reaches_repository: true }
+        Self { start: Start::Sound, self_test: SOUND.to_owned(), reaches_repository: true, agent: true }
     }
 }
 
@@ -209,6 +232,7 @@ impl<'w> Machine<'w> {
         slots: [PathBuf; 2],
         environment: &Path,
         data: &Path,
+        times: Times,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(work)?;
         std::fs::copy(world.vendor.root(), work.join("root.json"))?;
@@ -236,12 +260,12 @@ impl<'w> Machine<'w> {
             Backend::Grub => format!("kind = \"grub\"\ngrubenv = {environment:?}\n{running}"),
         };
         let text = format!(
-            "agent_config = {:?}\nstate = {:?}\nsocket = {:?}\nroot = {:?}\nreboot = [\"/bin/touch\", {:?}]\n\n\
+            "courier = \"65534\"\nagent_config = {:?}\nstate = {:?}\nsocket = {:?}\nroot = {:?}\nreboot = [\"/bin/touch\", {:?}]\n\n\
              [boot]\n{boot}\n\n\
              [[slots]]\nname = \"A\"\nparts = {{ rootfs = {:?} }}\n\n[[slots]]\nname = \"B\"\nparts = {{ rootfs = {:?} }}\n\n\
-             [trial]\ndeadline_seconds = 0.6\nstable_seconds = 0\ngate_pause_seconds = 0.02\ncontact_seconds = 20\n\
-             courier_seconds = 20\n\n[fetch]\npause_seconds = 0.01\n\n\
-             [evidence]\ncrash_records = {:?}\nwatchdog_status = {:?}\n\n\
+             [trial]\ndeadline_seconds = {:?}\nstable_seconds = 0\ngate_pause_seconds = 0.02\ncontact_seconds = {:?}\n\
+             courier_seconds = {:?}\n\n[fetch]\npause_seconds = 0.01\n\n\
+             [evidence]\ncrash_records = {:?}\nwatchdog_status = {:?}\nreset_reason = {:?}\n\n\
              [[gate]]\nname = \"self-test\"\ncommand = [\"/bin/sh\", {:?}]\n",
             work.join("vigil.toml"),
             data.join("updater"),
@@ -250,8 +274,12 @@ impl<'w> Machine<'w> {
             work.join("reboot"),
             slots[0],
             slots[1],
+            times.trial,
+            times.contact,
+            times.courier,
             work.join("pstore"),
             work.join("bootstatus"),
+            work.join("reset_reason"),
             work.join("self-test"),
         );
         std::fs::write(work.join("updater.toml"), text)?;
@@ -266,9 +294,9 @@ impl<'w> Machine<'w> {
             running: "",
             contact: Contact { ready: true, broker: true, carrier: true, gateway: true },
             repository_answers: true,
-            tamper: Box::new(honest),
-            behaviours: [(BAD, Behaviour { self_test: CAMERA_MISSING.to_owned(), ..Behaviour::default() })]
-                .into(),
+            repository: world.vendor.repository(),
+            reset_reason: "",
+            behaviours: BTreeMap::new(),
         })
     }
 
@@ -371,9 +399,10 @@ impl<'w> Machine<'w> {
             let mut command = Command::new(binaries()?.join("vigil-updaterd"));
             command.arg("--config").arg(self.work.join("updater.toml")).env("VIGIL_LOG", "info");
             let _ = std::fs::remove_file(self.work.join("socket"));
+            std::fs::write(self.work.join("reset_reason"), std::mem::take(&mut self.reset_reason))?;
             self.updaterd = Some(Process::start("vigil-updaterd", command, &self.work.join("log"))?);
             self.running = version;
-            let courier = Courier::connect(&self.work.join("socket"), &self.world.vendor.repository())?;
+            let courier = Courier::connect(&self.work.join("socket"), &self.repository)?;
             if self.behaviour(version).start != Start::Dies {
                 return Ok((version, courier));
             }
@@ -394,33 +423,36 @@ impl<'w> Machine<'w> {
         &mut self,
         courier: &mut Courier,
         states: &[State],
-        see: &mut dyn FnMut(&UpdateStatus),
+        see: &mut dyn FnMut(&mut Self, &UpdateStatus),
     ) -> anyhow::Result<UpdateStatus> {
         let until = Instant::now() + LIMIT;
-        let reboot = self.work.join("reboot");
         loop {
             let status = courier.status()?;
-            see(&status);
-            let judged = status.state != State::RolledBack
-                || status.last_failure.as_ref().is_none_or(|failure| failure.fault.is_some());
-            if states.contains(&status.state) && judged {
+            see(self, &status);
+            if states.contains(&status.state) && is_judged(&status) {
                 return Ok(status);
             }
             ensure!(Instant::now() < until, "waited in vain for {states:?}: {status:?}");
-            if reboot.exists() {
-                *courier = self.start()?.1;
-                continue;
-            }
-            courier.ask(&Request::Contact(self.contact))?;
-            if !self.repository_answers || !self.behaviour(self.running).reaches_repository {
-                std::thread::sleep(Duration::from_millis(20));
-                continue;
-            }
-            if matches!(status.state, State::Good | State::RolledBack) {
-                courier.ask(&Request::Refresh)?;
-            }
-            courier.turn(&mut self.tamper)?;
+            self.turn(courier, &status)?;
         }
+    }
+
+    /// One turn of `vigild`'s loop, or a restart if one is asked for.
+    pub fn turn(&mut self, courier: &mut Courier, status: &UpdateStatus) -> anyhow::Result<()> {
+        if self.work.join("reboot").exists() {
+            *courier = self.start()?.1;
+            return Ok(());
+        }
+        let behaviour = self.behaviour(self.running);
+        courier.ask(&Request::Contact(Contact { ready: behaviour.agent, ..self.contact }))?;
+        if !self.repository_answers || !behaviour.reaches_repository {
+            std::thread::sleep(Duration::from_millis(20));
+            return Ok(());
+        }
+        if matches!(status.state, State::Good | State::RolledBack) {
+            courier.ask(&Request::Refresh)?;
+        }
+        courier.turn(&mut honest).map(drop)
     }
 
     /// Where the device's own files are: its log, its self-test.
@@ -437,6 +469,15 @@ impl<'w> Machine<'w> {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.work.join("log")).unwrap_or_default()
     }
+}
+
+/// Whether it is known whose fault a rollback was, where that is asked.
+pub fn is_judged(status: &UpdateStatus) -> bool {
+    status.state != State::RolledBack
+        || status
+            .last_failure
+            .as_ref()
+            .is_none_or(|failure| failure.fault.is_some() || failure.cause == "operator")
 }
 
 /// Mounts a file system image.

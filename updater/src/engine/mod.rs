@@ -199,9 +199,10 @@ impl Engine {
             // Once it is decided to go back, nothing else is.
             _ if reverting => vec![],
             (_, Event::Refreshed) => self.on_refreshed(now),
+            // Bytes that arrive keep the courier's deadline off. They are no success yet: what is wrong with them may
+            // show at the last one, every time anew.
             (_, Event::Fed) => {
                 self.last_fed = now.boot;
-                self.fetch_failures = 0;
                 vec![]
             }
             (state, Event::Order(order)) if !state.is_under_way() => self.accept(now, order),
@@ -313,6 +314,7 @@ impl Engine {
 
     fn on_manifest(&mut self, now: Now, manifest: crate::release::Manifest, sha256: String) -> Vec<Output> {
         self.last_fed = now.boot;
+        self.fetch_failures = 0;
         if manifest.sequence < self.floor {
             let message = format!(
                 "release {} has sequence {}, below this device's floor {}",
@@ -332,6 +334,7 @@ impl Engine {
 
     fn on_index(&mut self, now: Now, image: usize, index: crate::release::Index) -> Vec<Output> {
         self.last_fed = now.boot;
+        self.fetch_failures = 0;
         let Some(work) = &mut self.work else { return vec![] };
         if let Err(message) = work.set_index(image, index) {
             return self.fail(now, cause::BAD_RELEASE, &message);

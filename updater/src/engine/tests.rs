@@ -537,6 +537,16 @@ fn fetches_that_fail_are_tried_again_ever_more_slowly_and_then_given_up() {
 }
 
 #[test]
+fn bytes_that_turn_out_wrong_at_the_end_are_not_fetched_for_ever() {
+    let mut world = World::new(SOUND, vec![]);
+    for _ in 0..9 {
+        world.tell(Event::Fed);
+        world.tell(Event::FetchFailed { cause: cause::FETCH_CORRUPT, message: "another hash".into() });
+    }
+    assert_eq!((world.state(), world.cause().as_deref()), (State::Failed, Some(cause::FETCH_CORRUPT)));
+}
+
+#[test]
 fn a_release_below_the_floor_is_refused() {
     let mut world = World::new(SOUND, vec![]);
     world.engine.as_mut().unwrap().floor = NEW + 1;

@@ -168,9 +168,9 @@ impl Updater {
             Fetch::More | Fetch::Last => {
                 open.buffer.extend_from_slice(blob);
                 if matches!(open.what, What::Frames { .. })
-                    && let Err(why) = self.take_frames(&mut open)?
+                    && let Err((cause, why)) = self.take_frames(&mut open)?
                 {
-                    return self.fetch_failed(&open, cause::FETCH_CORRUPT, &why);
+                    return self.fetch_failed(&open, cause, &why);
                 }
                 if fetch == Fetch::Last {
                     if open.need.exact && open.received < open.need.length {
@@ -255,7 +255,9 @@ impl Updater {
             Ok(manifest) => match self.judge(&manifest) {
                 Err((cause, message)) => Event::Failed { cause, message },
                 Ok(()) => {
-                    self.stash.keep_manifest(&open.buffer)?;
+                    if let Err(error) = self.stash.keep_manifest(&open.buffer) {
+                        return self.fetch_failed(open, cause::STORAGE, &error.to_string());
+                    }
                     Event::Manifest { manifest: Box::new(manifest), sha256: sha256_hex(&open.buffer) }
                 }
             },
@@ -275,7 +277,9 @@ impl Updater {
                 // Before the other slot is touched at all.
                 Err(error) => Event::Failed { cause: slot_cause(&error), message: error.to_string() },
                 Ok(()) => {
-                    self.stash.keep_index(image, &open.buffer)?;
+                    if let Err(error) = self.stash.keep_index(image, &open.buffer) {
+                        return self.fetch_failed(open, cause::STORAGE, &error.to_string());
+                    }
                     Event::Index { image, index }
                 }
             },
@@ -285,24 +289,24 @@ impl Updater {
     }
 
     /// Writes every frame that is whole. A frame reaches the decompressor only with the hash that was signed.
-    fn take_frames(&mut self, open: &mut Open) -> io::Result<Result<(), String>> {
+    fn take_frames(&mut self, open: &mut Open) -> io::Result<Result<(), (&'static str, String)>> {
         let What::Frames { image, frame } = &mut open.what else { return Ok(Ok(())) };
         let image = *image;
         if let Err(error) = self.open_parts() {
             self.tell(now(), Event::Failed { cause: slot_cause(&error), message: error.to_string() })?;
-            return Ok(Err(error.to_string()));
+            return Ok(Err((slot_cause(&error), error.to_string())));
         }
         let mut used = 0;
         let result = loop {
             let Some(index) = self.engine.work().and_then(|work| work.index(image)) else {
-                break Err("the install was given up".to_owned());
+                break Err((cause::CANCELLED, "the install was given up".to_owned()));
             };
             let Some(entry) = index.frames().get(*frame) else { break Ok(()) };
             let Some(compressed) = open.buffer.get(used..used + entry.compressed as usize) else {
                 break Ok(());
             };
             if Sha256::digest(compressed).as_slice() != entry.compressed_sha256 {
-                break Err(format!("frame {frame} has not the hash that was signed"));
+                break Err((cause::FETCH_CORRUPT, format!("frame {frame} has not the hash that was signed")));
             }
             let (offset, size) = index.extent(*frame);
             let decoded = decompress(&mut self.decompressor, compressed, size as usize, &mut self.frame)
@@ -317,9 +321,13 @@ impl Updater {
                 Err(why) => {
                     Event::Failed { cause: cause::BAD_RELEASE, message: format!("frame {frame}: {why}") }
                 }
-                Ok(()) => match self.write_frame(image, *frame, offset) {
-                    Ok(()) => Event::Written { image, frame: *frame },
-                    Err(error) => Event::Failed { cause: slot_cause(&error), message: error.to_string() },
+                Ok(()) => match self.keep_head(image, *frame) {
+                    // Its disk is full: the frame is fetched again when that may have passed.
+                    Err(error) => break Err((cause::STORAGE, error.to_string())),
+                    Ok(()) => match self.parts[image].write("slot.frame", offset, &self.frame) {
+                        Ok(()) => Event::Written { image, frame: *frame },
+                        Err(error) => Event::Failed { cause: slot_cause(&error), message: error.to_string() },
+                    },
                 },
             };
             *frame += 1;

@@ -187,17 +187,16 @@ impl Updater {
         Ok(true)
     }
 
-    /// Writes a decoded frame, which `self.frame` holds; of an image's first one all but the head, which is kept.
-    pub(super) fn write_frame(&mut self, image: usize, frame: usize, offset: u64) -> io::Result<()> {
+    /// Of an image's first frame, which `self.frame` holds, keeps the head and blanks it: it is written last.
+    pub(super) fn keep_head(&mut self, image: usize, frame: usize) -> io::Result<()> {
         if frame == 0 {
-            let head = &mut self.frame[..];
-            let length = head.len().min(HEAD_BYTES);
-            let head = &mut head[..length];
+            let length = self.frame.len().min(HEAD_BYTES);
+            let head = &mut self.frame[..length];
             self.stash.keep_head(image, head)?;
             self.heads[image] = Some(head.to_vec());
             head.fill(0);
         }
-        self.parts[image].write("slot.frame", offset, &self.frame)
+        Ok(())
     }
 
     /// Opens the parts of the target slot and sees that the images fit.

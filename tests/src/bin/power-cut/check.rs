@@ -14,7 +14,7 @@ use vigil_wire::State as Update;
 
 use crate::record::{DATA, ENVIRONMENT, Promise, Recording};
 use crate::states::{self, Key, Plan, State};
-use vigil_tests::machine::{Backend, Machine, World, check_file_system, mount, try_mount, unmount};
+use vigil_tests::machine::{Backend, Machine, Times, World, check_file_system, mount, try_mount, unmount};
 
 /// Failures after which a bench has said enough.
 const FAILURES: usize = 20;
@@ -246,8 +246,15 @@ impl Bench<'_> {
         }
         let environment = work.join("environment");
         std::fs::write(&environment, &state.disks[ENVIRONMENT])?;
-        let mut machine =
-            Machine::new(self.world, self.backend, &work.join("work"), slots, &environment, &data)?;
+        let mut machine = Machine::new(
+            self.world,
+            self.backend,
+            &work.join("work"),
+            slots,
+            &environment,
+            &data,
+            Times::default(),
+        )?;
         let result = self.lives(&mut machine, promise);
         machine.stop();
         result.map_err(|error| {
@@ -261,7 +268,7 @@ impl Bench<'_> {
     fn lives(&self, machine: &mut Machine<'_>, promise: &Promise) -> anyhow::Result<()> {
         let (_, mut courier) = machine.start()?;
         let at_rest = [Update::Idle, Update::Confirmed, Update::RolledBack, Update::Failed];
-        let status = machine.run_until(&mut courier, &at_rest, &mut |_| ())?;
+        let status = machine.run_until(&mut courier, &at_rest, &mut |_, _| ())?;
         ensure!(
             status.floor >= promise.floor,
             "the floor sank from {} to {}: {status:?}",
@@ -286,7 +293,7 @@ impl Bench<'_> {
         let refused = courier.install(&self.world.order("four", "4.0.0")?)?;
         ensure!(refused.is_empty(), "the next release is refused: {refused}");
         let ends = [Update::Confirmed, Update::RolledBack, Update::Failed];
-        let status = machine.run_until(courier, &ends, &mut |_| ())?;
+        let status = machine.run_until(courier, &ends, &mut |_, _| ())?;
         if status.state != Update::Confirmed {
             bail!("the next release was not installed: {status:?}");
         }

@@ -5,9 +5,11 @@ use std::path::Path;
 use anyhow::ensure;
 use clap::ValueEnum;
 use vigil_tests::disk::{Disks, Lie, Op, Record};
-use vigil_wire::{State, UpdateStatus};
+use vigil_wire::{Control, Request, State, UpdateStatus};
 
-use vigil_tests::machine::{BAD, Backend, Machine, SLOT_BYTES, World, make_file_system, mount, unmount};
+use vigil_tests::machine::{
+    Backend, Behaviour, Machine, SLOT_BYTES, Times, World, make_file_system, mount, unmount,
+};
 
 /// The disks' numbers.
 const SLOT_B: usize = 1;
@@ -109,6 +111,7 @@ pub(crate) fn record(
         [disks.path("slot-a"), disks.path("slot-b")],
         &disks.path("environment"),
         &data,
+        Times::default(),
     )?;
     let result = live(world, &mut machine, &disks, sabotage);
     machine.stop();
@@ -142,20 +145,28 @@ fn live(
         let mut record = disks.record();
         // Reading back must notice a write that the disk says it has done: the bench is green only if it does.
         let hidden = sabotage == Some(Sabotage::ReadBack);
-        record.lie = Some(Lie { disk: SLOT_B, at_least: 150_000, after: 1, hidden });
+        record.lie = Some(Lie { disk: SLOT_B, at_least: 150_000, after: 1, hidden, again: false });
         if sabotage == Some(Sabotage::Flush) {
             record.no_flush = Some(SLOT_B);
         }
     }
-    for (id, version, end) in [("two", "2.0.0", State::Confirmed), ("three", BAD, State::RolledBack)] {
-        let order = world.order(id, version)?;
-        ensure!(courier.install(&order)?.is_empty());
-        notary.note(|promise| promise.accepted.push(order));
-        let status =
-            machine.run_until(&mut courier, &[end, State::Failed], &mut |status| notary.see(status))?;
-        ensure!(status.state == end, "{status:?}\n{}", machine.log());
-        notary.see(&status);
-    }
+    let order = world.order("two", "2.0.0")?;
+    ensure!(courier.install(&order)?.is_empty());
+    notary.note(|promise| promise.accepted.push(order));
+    let ends = [State::Confirmed, State::RolledBack, State::Failed];
+    let status = machine.run_until(&mut courier, &ends, &mut |_, status| notary.see(status))?;
+    ensure!(status.state == State::Confirmed, "{status:?}\n{}", machine.log());
+
+    // A release whose vigild is never ready stays on trial until somebody rolls it back.
+    machine.behaviours = [("3.0.0", Behaviour { agent: false, ..Behaviour::default() })].into();
+    let order = world.order("three", "3.0.0")?;
+    ensure!(courier.install(&order)?.is_empty());
+    notary.note(|promise| promise.accepted.push(order));
+    machine.run_until(&mut courier, &[State::Trial], &mut |_, status| notary.see(status))?;
+    courier.ask(&Request::Control { control: Control::Rollback, envelope: None })?;
+    let status = machine.run_until(&mut courier, &ends, &mut |_, status| notary.see(status))?;
+    ensure!(status.state == State::RolledBack, "{status:?}\n{}", machine.log());
+    notary.see(&status);
     Ok(notary.promises)
 }
 
