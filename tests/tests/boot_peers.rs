@@ -61,7 +61,7 @@ impl Disk {
         let lines = COPIES.iter().take(copies).map(|at| format!("{} {at:#x} {SIZE:#x}\n", disk.display()));
         std::fs::write(bench.at("fw_env.config"), format!("# of a test\n{}", lines.collect::<String>()))?;
         std::fs::write(bench.at("initial"), "bootcmd=run distro_bootcmd\n")?;
-        std::fs::write(&disk, [0; 0x10000])?;
+        std::fs::write(&disk, vec![0; 0x10000])?;
         let boot = UbootBoot::new(&bench.at("fw_env.config"), &bench.at("initial"), bench.running());
         Ok(Self { bench, boot })
     }
