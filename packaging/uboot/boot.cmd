@@ -40,8 +40,9 @@ if test -n "${vigil_disk}"; then
     # Reads the copy at block ${vigil_block} to ${vigil_at}. If it is intact, vigil_ok is 1 and vigil_flag its flag.
     setenv vigil_read 'vigil_ok=0; vigil_flag=0; if ${vigil_disk} read ${vigil_at} ${vigil_block} ${vigil_copy_blocks}; then run vigil_sum; if itest.b *${vigil_at} == *${vigil_scratch_3} && itest.b *${vigil_at_b} == *${vigil_scratch_2} && itest.b *${vigil_at_c} == *${vigil_scratch_1} && itest.b *${vigil_at_d} == *${vigil_scratch}; then vigil_ok=1; setexpr.b vigil_flag_byte *${vigil_at_flag}; vigil_flag=${vigil_flag_byte}; fi; fi'
 
-    # Writes the variables to the copy that does not count, which from then on does.
-    setenv vigil_save 'if test ${vigil_current} = 1; then vigil_at=${vigil_at_2}; vigil_block=${vigil_copy_2}; vigil_current=2; else vigil_at=${vigil_memory}; vigil_block=${vigil_copy_1}; vigil_current=1; fi; setexpr vigil_next ${vigil_newest} + 1; if test ${vigil_next} = 100; then setenv vigil_next 0; fi; vigil_newest=${vigil_next}; setexpr vigil_data ${vigil_at} + 5; env export -b -s ${vigil_data_size} ${vigil_data} ${vigil_names}; run vigil_sum; mw.b ${vigil_at_flag} ${vigil_newest} 1; cp.b ${vigil_scratch_3} ${vigil_at} 1; cp.b ${vigil_scratch_2} ${vigil_at_b} 1; cp.b ${vigil_scratch_1} ${vigil_at_c} 1; cp.b ${vigil_scratch} ${vigil_at_d} 1; ${vigil_disk} write ${vigil_at} ${vigil_block} ${vigil_copy_blocks}'
+    # Writes the variables to the copy that does not count, which from then on does. Of the flag mw.b takes the low
+    # byte: 0 comes after ff.
+    setenv vigil_save 'if test ${vigil_current} = 1; then vigil_at=${vigil_at_2}; vigil_block=${vigil_copy_2}; vigil_current=2; else vigil_at=${vigil_memory}; vigil_block=${vigil_copy_1}; vigil_current=1; fi; setexpr vigil_next ${vigil_newest} + 1; vigil_newest=${vigil_next}; setexpr vigil_data ${vigil_at} + 5; env export -b -s ${vigil_data_size} ${vigil_data} ${vigil_names}; run vigil_sum; mw.b ${vigil_at_flag} ${vigil_newest} 1; cp.b ${vigil_scratch_3} ${vigil_at} 1; cp.b ${vigil_scratch_2} ${vigil_at_b} 1; cp.b ${vigil_scratch_1} ${vigil_at_c} 1; cp.b ${vigil_scratch} ${vigil_at_d} 1; ${vigil_disk} write ${vigil_at} ${vigil_block} ${vigil_copy_blocks}'
 
     ${vigil_disk} dev ${vigil_disk_number}
     vigil_at=${vigil_memory}

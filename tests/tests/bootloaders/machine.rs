@@ -59,6 +59,13 @@ pub(crate) fn both() -> BootOrder {
     BootOrder::default().first("B").first("A")
 }
 
+/// A alone, though B has tries left.
+pub(crate) fn a_alone() -> BootOrder {
+    let mut order = both().without("B");
+    order.left.insert("B".to_owned(), 3);
+    order
+}
+
 /// A device that can be switched on.
 pub(crate) trait Device {
     /// One power cycle; the slot that was started.

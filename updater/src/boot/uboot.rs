@@ -249,7 +249,9 @@ mod tests {
             std::fs::write(at("fw_env.config"), lines.concat()).unwrap();
             std::fs::write(at("cmdline"), "quiet vigil.slot=B\n").unwrap();
             std::fs::write(at("boot_id"), "1\n").unwrap();
-            std::fs::write(at("initial"), "bootcmd=run distro_bootcmd\nbootdelay=2\n").unwrap();
+            // More than a sector.
+            let initial = format!("bootcmd=run distro_bootcmd\nbootdelay=2\nlong={}\n", "x".repeat(1000));
+            std::fs::write(at("initial"), initial).unwrap();
             std::fs::write(at("disk"), [0; 0x4000]).unwrap();
             let running = Running::new(&at("cmdline"), &at("boot_id"));
             let boot = UbootBoot::new(&at("fw_env.config"), &at("initial"), running);
