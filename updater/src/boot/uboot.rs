@@ -2,6 +2,7 @@
 //! one copy or two, where `fw_env.config` says.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,9 @@ const LIMIT: u64 = 64 * 1024;
 const INITIAL_LIMIT: u64 = 1024 * 1024;
 /// What fw_printenv and fw_setenv lock, so that nobody's change is lost.
 const LOCK: &str = "/var/lock/fw_printenv.lock";
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+/// Whoever asks for the status must not wait long, and reading without the lock harms nothing.
+const READ_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The back-end.
 #[derive(Debug)]
@@ -48,7 +51,15 @@ impl UbootBoot {
             size: place.size,
             medium: medium::open(place, writable),
         });
-        Ok(Copies::read(media.collect()))
+        let copies = Copies::read(media.collect());
+        if let [first, second] = copies.media.as_slice()
+            && first.medium.is_ok()
+            && second.medium.is_ok()
+            && first.scheme() != second.scheme()
+        {
+            return Err(invalid(&self.fw_env_config, "one copy is in flash and one on a disk"));
+        }
+        Ok(copies)
     }
 
     /// What an environment that must be made anew holds besides ours.
@@ -66,10 +77,17 @@ impl UbootBoot {
 
 impl BootControl for UbootBoot {
     fn guarantee(&self) -> &'static str {
-        match self.places().map(|places| places.len()) {
-            Ok(2) => {
+        let places = self.places().unwrap_or_default();
+        let in_flash = |place: &Place| {
+            std::fs::metadata(&place.device).is_ok_and(|found| found.file_type().is_char_device())
+        };
+        match places.as_slice() {
+            [_, _] => {
                 "atomic: the copy that does not count is written whole and then counts by its checksum and flag; the \
                  other one is not touched"
+            }
+            [place] if in_flash(place) => {
+                "none: flash is erased before it is written, and a power cut then loses the single copy. Take two copies"
             }
             _ => {
                 "atomic once our variables lie in the first 512 bytes, which is so after the first write: one sector \
@@ -84,14 +102,14 @@ impl BootControl for UbootBoot {
     }
 
     fn read(&self) -> io::Result<Reading> {
-        let _lock = Lock::take();
+        let _lock = Lock::take(READ_PATIENCE);
         let copies = self.copies(false)?;
         let known = copies.environment().map(Environment::variables).unwrap_or_default();
         variables::from_uboot(&known, copies.damage(), &|| self.running.booted())
     }
 
     fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
-        let _lock = Lock::take();
+        let _lock = Lock::take(WRITE_PATIENCE);
         let copies = self.copies(true)?;
         let mut environment = match copies.environment() {
             Some(environment) => environment.clone(),
@@ -209,13 +227,13 @@ struct Lock(#[allow(dead_code)] Option<std::fs::File>);
 
 impl Lock {
     /// A lock that cannot be had in time does not stop an update: whoever holds it for so long is stuck.
-    fn take() -> Self {
+    fn take(patience: Duration) -> Self {
         let options = std::fs::File::options().create(true).truncate(false).write(true).open(LOCK);
         let Ok(file) = options else { return Self(None) };
-        let until = Instant::now() + LOCK_PATIENCE;
+        let until = Instant::now() + patience;
         while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             if Instant::now() >= until {
-                tracing::warn!("{LOCK} is held for {} s; going on without it", LOCK_PATIENCE.as_secs());
+                tracing::warn!("{LOCK} is held for {} ms; going on without it", patience.as_millis());
                 return Self(None);
             }
             std::thread::sleep(Duration::from_millis(20));
