@@ -166,7 +166,7 @@ impl Daemon {
             let outcome = match event.kind.as_str() {
                 "install.refused" | "peer.refused" | "metadata.refused" => Outcome::Refused,
                 "state.failed" | "state.rolled_back" | "rolling_back" | "fetch.failed"
-                | "journal.damaged" => Outcome::Failure,
+                | "journal.damaged" | "boot.damaged" => Outcome::Failure,
                 _ => Outcome::Success,
             };
             self.record(&format!("updater.{}", event.kind), "vigil-updaterd", outcome, detail);
