@@ -210,6 +210,34 @@ fn with_raw_copies_a_torn_one_counts_for_nothing_and_both_lost_are_a_and_b() -> 
 }
 
 #[test]
+fn with_raw_copies_a_power_cut_while_u_boot_writes_leaves_the_old_tries_or_the_new_ones() -> anyhow::Result<()>
+{
+    let mut machine = Machine::with_raw_copies("")?;
+    machine.boot.write("test", &both())?;
+    machine.boot.write("test", &both())?;
+    let (old, before) = (machine.boot.read()?.order, std::fs::read(machine.file("disk"))?);
+    machine.power_on()?;
+    let (new, after) = (machine.boot.read()?.order, std::fs::read(machine.file("disk"))?);
+    ensure!(old != new);
+    let differ: Vec<_> = (0..after.len()).filter(|at| before[*at] != after[*at]).collect();
+    ensure!(
+        !differ.is_empty() && differ.iter().all(|at| *at < COPIES[1] as usize),
+        "the copy that counts was written"
+    );
+    let cut_at = |cut: usize| [&after[..cut], &before[cut..]].concat();
+    for cut in &differ {
+        std::fs::write(machine.file("disk"), cut_at(*cut))?;
+        let order = machine.boot.read()?.order;
+        ensure!(order == old || order == new, "cut at {cut:#x}: {order:?}");
+    }
+    // In the middle of the checksum: U-Boot sees it as we do, and counts on from there.
+    std::fs::write(machine.file("disk"), cut_at(COPIES[0] as usize + 2))?;
+    ensure!(machine.boot.read()?.order == old);
+    ensure!(machine.power_on()? == "A" && machine.boot.read()?.order == new);
+    Ok(())
+}
+
+#[test]
 fn with_raw_copies_a_slot_that_does_not_load_costs_a_try_and_the_next_one_starts() -> anyhow::Result<()> {
     let mut machine = Machine::with_raw_copies("B")?;
     machine.boot.write("test", &both().first("B"))?;
