@@ -61,7 +61,7 @@ impl Disk {
         let lines = COPIES.iter().take(copies).map(|at| format!("{} {at:#x} {SIZE:#x}\n", disk.display()));
         std::fs::write(bench.at("fw_env.config"), format!("# of a test\n{}", lines.collect::<String>()))?;
         std::fs::write(bench.at("initial"), "bootcmd=run distro_bootcmd\n")?;
-        std::fs::write(&disk, [0; 0x10000])?;
+        std::fs::write(&disk, vec![0; 0x10000])?;
         let boot = UbootBoot::new(&bench.at("fw_env.config"), &bench.at("initial"), bench.running());
         Ok(Self { bench, boot })
     }
@@ -170,6 +170,40 @@ fn of_a_second_copy_that_was_torn_anywhere_fw_printenv_and_we_choose_the_same() 
         ensure!(ours.order.join(" ") == theirs, "cut at {cut:#x}: {ours:?}, {theirs}");
         ensure!(ours == both().without("B") || ours == both().first("B"), "cut at {cut:#x}: {ours:?}");
     }
+    Ok(())
+}
+
+/// A block device over a file.
+struct Loop(String);
+
+impl Loop {
+    fn over(file: &Path) -> anyhow::Result<Self> {
+        Ok(Self(run("losetup", &["--find", "--show"], Some(file))?.trim().to_owned()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = run("losetup", &["--detach", &self.0], None);
+    }
+}
+
+#[test]
+fn on_a_block_device_counted_from_its_end_both_find_the_same() -> anyhow::Result<()> {
+    let mut disk = Disk::new(2)?;
+    let device = Loop::over(&disk.bench.at("disk"))?;
+    let line = |from_end: usize| format!("{} -{from_end:#x} {SIZE:#x}\n", device.0);
+    std::fs::write(disk.bench.at("fw_env.config"), line(2 * SIZE) + &line(SIZE))?;
+    for order in [both(), both().without("B"), both().first("B")] {
+        disk.boot.write("test", &order)?;
+        ensure!(disk.print("BOOT_ORDER")? == order.order.join(" "));
+        disk.tool("fw_setenv", &["serial_number", "7"])?;
+        ensure!(disk.boot.read()? == Reading { order, damage: None });
+    }
+    // In the file below it lies where the numbers say.
+    let bytes = std::fs::read(disk.bench.at("disk"))?;
+    let found = |at: usize| bytes[at..at + SIZE].windows(11).any(|bytes| bytes == b"BOOT_ORDER=");
+    ensure!(found(bytes.len() - SIZE) && found(bytes.len() - 2 * SIZE) && !found(0));
     Ok(())
 }
 

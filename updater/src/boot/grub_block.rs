@@ -242,16 +242,18 @@ mod tests {
 
     #[test]
     fn ours_move_into_the_first_sector_by_way_of_the_second_one() {
-        let short = format!("x={}\n", "y".repeat(46)).repeat(9);
-        let rest = SECTOR - SIGNATURE.len() - short.len() - "z=\nORDER".len();
-        let old = block(&format!("{short}z={}\nORDERLY=yes\nORDER=B\nA_OK=0\nB_OK=1\n", "y".repeat(rest)));
-        // Half of another variable's name is ours: it must not become one.
-        assert_eq!(&old.bytes[507..512], b"ORDER");
+        let short = format!("OTHER=1\n{}", format!("x={}\n", "y".repeat(46)).repeat(9));
+        let rest = SECTOR - SIGNATURE.len() - short.len() - "z=\nOTHER".len();
+        let foreign = format!("{short}z={}\nOTHERS=yes\n", "y".repeat(rest));
+        let old = block(&format!("{foreign}ORDER=B\nA_OK=0\nB_OK=1\n"));
+        // Half of the one name is the other one: it must not be set by that.
+        assert_eq!(&old.bytes[507..512], b"OTHER");
         let writes = old.put(&ours("A", "1", "0")).unwrap();
         assert_eq!(writes.iter().map(|(sector, _)| *sector).collect::<Vec<_>>(), [1, 0, 1]);
         for (count, order) in [(0, "B"), (1, "B"), (2, "B"), (3, "A  ")] {
             let variables = after(&old, &writes[..count]).variables();
-            assert_eq!((&*variables["ORDER"], &*variables["ORDERLY"]), (order, "yes"), "{count}");
+            let found = ["ORDER", "OTHER", "OTHERS"].map(|name| variables[name].as_str());
+            assert_eq!(found, [order, "1", "yes"], "{count}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use vigil_durable::crash_point;
 
-use super::environment::{FLAG_AT, OBSOLETE, Scheme};
+use super::environment::{FLAG_AT, LARGEST, OBSOLETE, Scheme};
 use super::fw_env::Place;
 use super::mtd;
 
@@ -109,7 +109,10 @@ pub(super) struct Nor<F> {
 
 impl<F: Flash> Nor<F> {
     pub(super) fn new(flash: F, offset: u64, size: usize, sector: u64) -> io::Result<Self> {
-        if sector == 0 || !offset.is_multiple_of(sector) {
+        if sector == 0 || sector > LARGEST as u64 {
+            return Err(refused("no flash has such sectors"));
+        }
+        if !offset.is_multiple_of(sector) {
             return Err(refused("in flash the environment must begin where a sector does"));
         }
         Ok(Self { flash, offset, size, sector })
@@ -288,6 +291,7 @@ pub(super) mod tests {
         nor.write("test", &[6; 1024]).unwrap();
         assert_eq!(nor.read().unwrap(), [6; 1024]);
         assert_eq!(&flash.bytes.borrow()[4096 + 1024..][..9], b"neighbour");
-        assert!(Nor::new(flash, 100, 1024, 4096).is_err());
+        assert!(Nor::new(flash.clone(), 100, 1024, 4096).is_err());
+        assert!(Nor::new(flash, 0, 1024, 1 << 40).is_err(), "and nothing of that size is allocated");
     }
 }

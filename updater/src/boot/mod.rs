@@ -4,6 +4,7 @@
 //! A new bootloader is a new file here that implements [`BootControl`] and a line in [`open`]. What a back-end must
 //! give stands at the trait, and for a board's maker in docs/integration.md.
 
+mod copies;
 mod environment;
 mod file;
 mod fw_env;

@@ -2,15 +2,17 @@
 //! one copy or two, where `fw_env.config` says.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use vigil_durable::crash_point;
 
-use super::environment::{ACTIVE, Environment, Scheme, flag, newer};
+use super::copies::{Copies, Opened};
+use super::environment::Environment;
 use super::fw_env::{self, Place};
-use super::medium::{self, Medium};
+use super::medium;
 use super::running::Running;
 use super::{BootControl, BootOrder, Booted, Reading, invalid, variables};
 
@@ -18,7 +20,9 @@ const LIMIT: u64 = 64 * 1024;
 const INITIAL_LIMIT: u64 = 1024 * 1024;
 /// What fw_printenv and fw_setenv lock, so that nobody's change is lost.
 const LOCK: &str = "/var/lock/fw_printenv.lock";
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+/// Whoever asks for the status must not wait long, and reading without the lock harms nothing.
+const READ_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The back-end.
 #[derive(Debug)]
@@ -48,7 +52,15 @@ impl UbootBoot {
             size: place.size,
             medium: medium::open(place, writable),
         });
-        Ok(Copies::read(media.collect()))
+        let copies = Copies::read(media.collect());
+        if let [first, second] = copies.media.as_slice()
+            && first.medium.is_ok()
+            && second.medium.is_ok()
+            && first.scheme() != second.scheme()
+        {
+            return Err(invalid(&self.fw_env_config, "one copy is in flash and one on a disk"));
+        }
+        Ok(copies)
     }
 
     /// What an environment that must be made anew holds besides ours.
@@ -66,10 +78,17 @@ impl UbootBoot {
 
 impl BootControl for UbootBoot {
     fn guarantee(&self) -> &'static str {
-        match self.places().map(|places| places.len()) {
-            Ok(2) => {
+        let places = self.places().unwrap_or_default();
+        let in_flash = |place: &Place| {
+            std::fs::metadata(&place.device).is_ok_and(|found| found.file_type().is_char_device())
+        };
+        match places.as_slice() {
+            [_, _] => {
                 "atomic: the copy that does not count is written whole and then counts by its checksum and flag; the \
                  other one is not touched"
+            }
+            [place] if in_flash(place) => {
+                "none: flash is erased before it is written, and a power cut then loses the single copy. Take two copies"
             }
             _ => {
                 "atomic once our variables lie in the first 512 bytes, which is so after the first write: one sector \
@@ -84,14 +103,14 @@ impl BootControl for UbootBoot {
     }
 
     fn read(&self) -> io::Result<Reading> {
-        let _lock = Lock::take();
+        let _lock = Lock::take(READ_PATIENCE);
         let copies = self.copies(false)?;
         let known = copies.environment().map(Environment::variables).unwrap_or_default();
         variables::from_uboot(&known, copies.damage(), &|| self.running.booted())
     }
 
     fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
-        let _lock = Lock::take();
+        let _lock = Lock::take(WRITE_PATIENCE);
         let copies = self.copies(true)?;
         let mut environment = match copies.environment() {
             Some(environment) => environment.clone(),
@@ -105,117 +124,18 @@ impl BootControl for UbootBoot {
     }
 }
 
-/// The copies as they were found.
-struct Copies {
-    media: Vec<Found>,
-    /// The one that counts.
-    current: Option<usize>,
-}
-
-struct Opened {
-    name: String,
-    size: usize,
-    medium: io::Result<Box<dyn Medium>>,
-}
-
-struct Found {
-    name: String,
-    size: usize,
-    medium: io::Result<Box<dyn Medium>>,
-    flag: u8,
-    environment: Result<Environment, String>,
-}
-
-impl Copies {
-    fn read(media: Vec<Opened>) -> Self {
-        let redundant = media.len() == 2;
-        let find = |Opened { name, size, medium }| {
-            let copy = match &medium {
-                Ok(medium) => medium.read().map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            let (flag, environment) = match copy {
-                Ok(copy) => (flag(&copy), Environment::parse(&copy, redundant).map_err(str::to_owned)),
-                Err(error) => (0, Err(error)),
-            };
-            Found { name, size, medium, flag, environment }
-        };
-        let media: Vec<_> = media.into_iter().map(find).collect();
-        let current = match media.as_slice() {
-            [first, second] if first.environment.is_ok() && second.environment.is_ok() => {
-                Some(newer(first.scheme(), [first.flag, second.flag]))
-            }
-            found => found.iter().position(|found| found.environment.is_ok()),
-        };
-        Self { media, current }
-    }
-
-    fn environment(&self) -> Option<&Environment> {
-        self.media[self.current?].environment.as_ref().ok()
-    }
-
-    /// Which copies are damaged.
-    fn damage(&self) -> Option<String> {
-        let mut parts: Vec<_> = self
-            .media
-            .iter()
-            .filter_map(|found| Some(format!("{}: {}", found.name, found.environment.as_ref().err()?)))
-            .collect();
-        if let Some(current) = self.current.filter(|_| !parts.is_empty()) {
-            parts.push(format!("the copy at {} counts", self.media[current].name));
-        }
-        (!parts.is_empty()).then(|| parts.join("; "))
-    }
-
-    fn write(&self, point: &str, environment: &Environment) -> io::Result<()> {
-        let target = match (self.media.as_slice(), self.current) {
-            ([_, _], Some(current)) => &self.media[1 - current],
-            (media, _) => &media[0],
-        };
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", target.name));
-        let medium = match &target.medium {
-            Ok(medium) => medium,
-            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", target.name))),
-        };
-        let flag = (self.media.len() == 2).then(|| match (medium.scheme(), self.current) {
-            (Scheme::Boolean, _) => ACTIVE,
-            (Scheme::Counter, Some(current)) => self.media[current].flag.wrapping_add(1),
-            (Scheme::Counter, None) => 1,
-        });
-        let copy = environment.to_copy(target.size, flag).ok_or_else(|| {
-            named(io::Error::new(io::ErrorKind::StorageFull, "the variables do not fit into the environment"))
-        })?;
-        medium.write(point, &copy).map_err(named)?;
-        if let (Scheme::Boolean, Some(current), [_, _]) =
-            (medium.scheme(), self.current, self.media.as_slice())
-        {
-            crash_point(point, "flag");
-            if let Ok(old) = &self.media[current].medium {
-                old.mark_obsolete().map_err(named)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Found {
-    fn scheme(&self) -> Scheme {
-        self.medium.as_ref().map_or(Scheme::Counter, |medium| medium.scheme())
-    }
-}
-
 /// The lock of U-Boot's own tools, while it is held.
 struct Lock(#[allow(dead_code)] Option<std::fs::File>);
 
 impl Lock {
     /// A lock that cannot be had in time does not stop an update: whoever holds it for so long is stuck.
-    fn take() -> Self {
+    fn take(patience: Duration) -> Self {
         let options = std::fs::File::options().create(true).truncate(false).write(true).open(LOCK);
         let Ok(file) = options else { return Self(None) };
-        let until = Instant::now() + LOCK_PATIENCE;
+        let until = Instant::now() + patience;
         while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             if Instant::now() >= until {
-                tracing::warn!("{LOCK} is held for {} s; going on without it", LOCK_PATIENCE.as_secs());
+                tracing::warn!("{LOCK} is held for {} ms; going on without it", patience.as_millis());
                 return Self(None);
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -227,9 +147,6 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::environment::OBSOLETE;
-    use crate::boot::medium::Nor;
-    use crate::boot::medium::tests::SimulatedNor;
 
     /// A directory with a disk, its description, and a command line that says which slot runs.
     struct Bench {
@@ -249,7 +166,9 @@ mod tests {
             std::fs::write(at("fw_env.config"), lines.concat()).unwrap();
             std::fs::write(at("cmdline"), "quiet vigil.slot=B\n").unwrap();
             std::fs::write(at("boot_id"), "1\n").unwrap();
-            std::fs::write(at("initial"), "bootcmd=run distro_bootcmd\nbootdelay=2\n").unwrap();
+            // More than a sector.
+            let initial = format!("bootcmd=run distro_bootcmd\nbootdelay=2\nlong={}\n", "x".repeat(1000));
+            std::fs::write(at("initial"), initial).unwrap();
             std::fs::write(at("disk"), [0; 0x4000]).unwrap();
             let running = Running::new(&at("cmdline"), &at("boot_id"));
             let boot = UbootBoot::new(&at("fw_env.config"), &at("initial"), running);
@@ -379,45 +298,5 @@ mod tests {
         let reading = bench.boot.read().unwrap();
         assert_eq!(reading.order, BootOrder::default().first("B"));
         assert!(reading.damage.unwrap().contains("No such file"));
-    }
-
-    fn nor_copies(flash: &SimulatedNor) -> Copies {
-        let copy = |offset: u64| {
-            let nor = Nor::new(flash.clone(), offset, 256, 512).unwrap();
-            Opened { name: format!("{offset:#x}"), size: 256, medium: Ok(Box::new(nor)) }
-        };
-        Copies::read(vec![copy(0), copy(512)])
-    }
-
-    #[test]
-    fn on_nor_flash_the_power_may_be_cut_after_any_byte_and_any_erase() {
-        let flash = SimulatedNor::new(1024, 512);
-        let order = |copies: &Copies| {
-            copies.environment().map(|environment| environment.variables()["BOOT_ORDER"].clone())
-        };
-        let put = |value: &str| {
-            let copies = nor_copies(&flash);
-            let mut environment = copies.environment().cloned().unwrap_or_default();
-            environment.put(&[("BOOT_ORDER".to_owned(), value.to_owned())], false);
-            copies.write("test", &environment)
-        };
-        put("A B").unwrap();
-        for (old, new) in [("A B", "A"), ("A", "B A"), ("B A", "B")] {
-            let before = flash.bytes.borrow().clone();
-            for power in 0.. {
-                flash.bytes.borrow_mut().clone_from(&before);
-                *flash.power.borrow_mut() = Some(power);
-                let done = put(new).is_ok();
-                *flash.power.borrow_mut() = None;
-                let found = order(&nor_copies(&flash));
-                assert!(found.as_deref() == Some(old) || found.as_deref() == Some(new), "{power}: {found:?}");
-                if done {
-                    assert_eq!(found.as_deref(), Some(new));
-                    break;
-                }
-            }
-        }
-        let flags = [flash.bytes.borrow()[4], flash.bytes.borrow()[512 + 4]];
-        assert!(flags == [ACTIVE, OBSOLETE] || flags == [OBSOLETE, ACTIVE], "{flags:?}");
     }
 }

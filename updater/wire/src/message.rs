@@ -252,6 +252,7 @@ impl State {
 
 /// How the updater stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct UpdateStatus {
     /// The product whose releases are installed.
     pub product: String,
