@@ -1,16 +1,23 @@
 //! A static file server with ranges, as any web server or bucket is one; and with the faults that they have.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{Either, Full};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+
+/// Bytes that are read and sent at once.
+const CHUNK: usize = 256 * 1024;
 
 /// How the server misbehaves, for paths that contain a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +73,7 @@ impl FileServer {
             runtime.block_on(async move {
                 let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
                 while let Ok((stream, _)) = listener.accept().await {
+                    let _ = stream.set_nodelay(true);
                     let (root, state) = (root.clone(), Arc::clone(&shared));
                     tokio::spawn(async move {
                         let service =
@@ -107,7 +115,7 @@ async fn respond(
     request: Request<Incoming>,
     root: PathBuf,
     state: Arc<Mutex<State>>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Answer>, Infallible> {
     let path = request.uri().path().trim_start_matches('/').to_owned();
     let fault = state.lock().ok().and_then(|state| {
         state.faults.iter().find(|(part, _)| path.contains(part)).map(|(_, fault)| fault.clone())
@@ -115,42 +123,94 @@ async fn respond(
     if fault == Some(Fault::Stall) {
         std::future::pending::<()>().await;
     }
-    let status = |status| Response::builder().status(status).body(Full::default()).unwrap_or_default();
+    let status = |status| {
+        let mut response = Response::new(Either::Left(Full::default()));
+        *response.status_mut() = status;
+        response
+    };
     if fault == Some(Fault::Unavailable) {
         return Ok(status(StatusCode::SERVICE_UNAVAILABLE));
     }
     let file = if path.contains("..") || fault == Some(Fault::Missing) {
         None
     } else {
-        std::fs::read(root.join(&path)).ok()
+        File::open(root.join(&path)).ok().filter(|file| file.metadata().is_ok_and(|it| it.is_file()))
     };
     let Some(file) = file else { return Ok(status(StatusCode::NOT_FOUND)) };
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
     let range =
-        request.headers().get(header::RANGE).and_then(|value| parse_range(value.to_str().ok()?, file.len()));
+        request.headers().get(header::RANGE).and_then(|value| parse_range(value.to_str().ok()?, length));
     let range = range.filter(|_| fault != Some(Fault::IgnoreRange));
-    let (start, end) = range.unwrap_or((0, file.len()));
-    let mut body = file.get(start..end).unwrap_or_default().to_vec();
-    match fault {
-        Some(Fault::Garbage) => body.iter_mut().for_each(|byte| *byte ^= 0x5a),
-        Some(Fault::Half) => body.truncate(body.len() / 2),
-        Some(Fault::Longer) => body.extend_from_slice(&[b'x'; 4096]),
-        _ => {}
-    }
+    let (start, end) = range.unwrap_or((0, length));
+    let body = match fault {
+        None | Some(Fault::IgnoreRange) => {
+            Either::Right(FileBody { file, offset: start, end, buffer: vec![0; CHUNK] })
+        }
+        Some(fault) => {
+            let mut body = vec![0; (end - start) as usize];
+            let _ = file.read_exact_at(&mut body, start);
+            match fault {
+                Fault::Garbage => body.iter_mut().for_each(|byte| *byte ^= 0x5a),
+                Fault::Half => body.truncate(body.len() / 2),
+                Fault::Longer => body.extend_from_slice(&[b'x'; 4096]),
+                _ => {}
+            }
+            Either::Left(Full::new(Bytes::from(body)))
+        }
+    };
     if let Ok(mut state) = state.lock() {
-        state.served.push(Served { path, bytes: body.len() as u64 });
+        state.served.push(Served { path, bytes: body.size_hint().exact().unwrap_or(0) });
     }
     let response = match range {
         None => Response::builder().status(StatusCode::OK),
         Some(_) => Response::builder()
             .status(StatusCode::PARTIAL_CONTENT)
-            .header(header::CONTENT_RANGE, format!("bytes {start}-{}/{}", end.saturating_sub(1), file.len())),
+            .header(header::CONTENT_RANGE, format!("bytes {start}-{}/{length}", end.saturating_sub(1))),
     };
-    Ok(response.body(Full::new(Bytes::from(body))).unwrap_or_default())
+    Ok(response.body(body).unwrap_or_else(|_| status(StatusCode::INTERNAL_SERVER_ERROR)))
 }
 
-fn parse_range(value: &str, length: usize) -> Option<(usize, usize)> {
+type Answer = Either<Full<Bytes>, FileBody>;
+
+/// A part of a file, read as it is sent.
+struct FileBody {
+    file: File,
+    offset: u64,
+    end: u64,
+    buffer: Vec<u8>,
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let FileBody { file, offset, end, buffer } = &mut *self;
+        let length = (*end - *offset).min(CHUNK as u64) as usize;
+        match file.read_at(&mut buffer[..length], *offset) {
+            Ok(count) if count > 0 => {
+                *offset += count as u64;
+                Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&buffer[..count])))))
+            }
+            _ => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.offset >= self.end
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.end - self.offset)
+    }
+}
+
+fn parse_range(value: &str, length: u64) -> Option<(u64, u64)> {
     let (start, end) = value.strip_prefix("bytes=")?.split_once('-')?;
-    let start: usize = start.parse().ok()?;
-    let end = if end.is_empty() { length } else { end.parse::<usize>().ok()? + 1 };
+    let start: u64 = start.parse().ok()?;
+    let end = if end.is_empty() { length } else { end.parse::<u64>().ok()? + 1 };
     (start < length && start < end).then_some((start, end.min(length)))
 }

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-/// The directory of the binaries under test: cargo's, of the profile that this was built in. Builds them first, once.
+/// The directory of the binaries under test: $VIGIL_BINARIES, or cargo's of the profile that this was built in. Builds
+/// these first, once.
 pub fn binaries() -> anyhow::Result<&'static Path> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
@@ -28,6 +29,9 @@ pub fn binaries() -> anyhow::Result<&'static Path> {
 }
 
 fn build() -> anyhow::Result<PathBuf> {
+    if let Some(directory) = std::env::var_os("VIGIL_BINARIES") {
+        return Ok(directory.into());
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = std::process::Command::new(cargo);
     // As tests/run builds them: another selection of packages would have other features, and build all anew.

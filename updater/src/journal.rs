@@ -80,6 +80,9 @@ pub struct Install {
     /// Root at the device asked for it, without a command.
     #[serde(default)]
     pub by_root: bool,
+    /// A part of the release may be in the slot: it was ordered before.
+    #[serde(default)]
+    pub begun_before: bool,
     /// It waits for a person to let it go on.
     #[serde(default)]
     pub paused: bool,

@@ -226,7 +226,13 @@ impl Engine {
             (State::Writing | State::Verifying, Event::Reloaded(work)) => {
                 // Without the manifest and indexes there is nothing to hold the slot against: fetch them again.
                 self.work = work.map(|work| *work);
+                if let Some(work) = &mut self.work {
+                    work.resumed = true;
+                }
                 if self.work.is_none() {
+                    if let Some(install) = &mut self.journal.install {
+                        install.begun_before = true;
+                    }
                     self.enter(State::Checking, "the release's index is fetched again")
                 } else {
                     vec![]
@@ -278,7 +284,12 @@ impl Engine {
         self.not_before = None;
         self.excluded = false;
         self.last_fed = now.boot;
+        // The same release, given up before or cut short: a part of it may be in the slot.
+        let begun_before = self.journal.install.as_ref().is_some_and(|install| {
+            install.release_target == order.release_target && install.target == order.slot
+        });
         self.journal.install = Some(Install {
+            begun_before,
             command: order.command,
             envelope: order.envelope,
             release_target: order.release_target,
@@ -328,7 +339,9 @@ impl Engine {
             install.release = Some(release);
             install.manifest_sha256 = Some(sha256);
         }
-        self.work = Some(Work::new(manifest));
+        let mut work = Work::new(manifest);
+        work.resumed = self.journal.install.as_ref().is_some_and(|install| install.begun_before);
+        self.work = Some(work);
         vec![Output::Save]
     }
 

@@ -12,6 +12,8 @@ pub struct Work {
     images: Vec<ImageWork>,
     /// How often the slot had to be written again.
     pub(super) rejections: u32,
+    /// Whether the slot may hold frames of this release: then it is looked at before anything is fetched.
+    pub(super) resumed: bool,
 }
 
 /// One image being installed.
@@ -31,7 +33,7 @@ impl Work {
     /// Nothing done yet.
     pub fn new(manifest: Manifest) -> Self {
         let images = manifest.images.iter().map(|_| ImageWork::default()).collect();
-        Self { manifest, images, rejections: 0 }
+        Self { manifest, images, rejections: 0, resumed: false }
     }
 
     /// The manifest.
@@ -90,6 +92,8 @@ impl Work {
 
     pub(super) fn begin_again(&mut self) {
         self.rejections += 1;
+        // Most of it is right: only what is not is fetched again.
+        self.resumed = true;
         for image in &mut self.images {
             image.inspected = 0;
             image.read_back = 0;
@@ -98,11 +102,11 @@ impl Work {
         }
     }
 
-    /// First every frame of the target slot is held against the index: what an interrupted install left, or what
-    /// happens to be the same, is not fetched again. Then what is missing is fetched, in runs.
+    /// After an interruption every frame of the target slot is first held against the index, and what is there is not
+    /// fetched again. Then what is missing is fetched, in runs.
     pub(super) fn next_to_write(&self) -> Step {
         for (image, work) in self.images.iter().enumerate() {
-            if work.inspected < work.have.len() {
+            if self.resumed && work.inspected < work.have.len() {
                 return Step::Inspect { image, frame: work.inspected };
             }
         }
