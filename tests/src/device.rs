@@ -30,6 +30,10 @@ pub struct Options {
     pub trial: String,
     /// Environment of vigild and of vigil-updaterd.
     pub environment: Vec<(Daemon, String, String)>,
+    /// Lines at the top of updater.toml.
+    pub updater: String,
+    /// More sections for it.
+    pub updater_more: String,
 }
 
 /// One of the two daemons.
@@ -54,6 +58,8 @@ impl Options {
             slot_bytes: 96 << 20,
             trial: "deadline_seconds = 6\nstable_seconds = 1\ngate_pause_seconds = 0.5\ncontact_seconds = 30\ncourier_seconds = 60\n".to_owned(),
             environment: Vec::new(),
+            updater: String::new(),
+            updater_more: String::new(),
         }
     }
 }
@@ -127,10 +133,11 @@ impl Device {
     fn write_updater_config(&self) -> anyhow::Result<()> {
         let reboot = self.disk.join("run/reboot");
         let text = format!(
-            "agent_config = {:?}\nstate = {:?}\nsocket = {:?}\nroot = {:?}\nreboot = [\"/bin/touch\", {reboot:?}]\n\n\
+            "{}agent_config = {:?}\nstate = {:?}\nsocket = {:?}\nroot = {:?}\nreboot = [\"/bin/touch\", {reboot:?}]\n\n\
              [boot]\nkind = \"file\"\ndirectory = {:?}\n\n\
              [[slots]]\nname = \"A\"\nparts = {{ rootfs = {:?} }}\n\n[[slots]]\nname = \"B\"\nparts = {{ rootfs = {:?} }}\n\n\
-             [trial]\n{}\n[fetch]\nretries = 6\npause_seconds = 0.1\n\n[[gate]]\nname = \"self-test\"\ncommand = [{:?}]\ntimeout_seconds = 5\n",
+             [trial]\n{}\n[fetch]\nretries = 6\npause_seconds = 0.1\n\n[[gate]]\nname = \"self-test\"\ncommand = [{:?}]\ntimeout_seconds = 5\n\n{}",
+            self.options.updater,
             self.disk.join("etc/vigil.toml"),
             self.disk.join("updater"),
             self.updater_socket(),
@@ -140,6 +147,7 @@ impl Device {
             self.slot("B"),
             self.options.trial,
             self.disk.join("run/self-test"),
+            self.options.updater_more,
         );
         Ok(std::fs::write(self.disk.join("etc/updater.toml"), text)?)
     }
