@@ -29,7 +29,7 @@ impl Site {
         image::build(&factory, "1.0.0", SOUND, 1 << 20)?;
         let mut options = Options::new("room-1", free_port()?, &pki);
         options.slot_bytes = 16 << 20;
-        options.updater = updater.to_owned();
+        updater.clone_into(&mut options.updater);
         options.updater_more = updater_more.replace("DIRECTORY", &directory.path().to_string_lossy());
         let device = Device::new(&directory.path().join("device"), options, &vendor, &pki, &factory)?;
         Ok(Self { directory, vendor, device })

@@ -190,8 +190,8 @@ fn some(all: &[Vec<Patch>], random: &mut Random) -> Vec<Vec<Patch>> {
                 }
                 let sectors = bytes.len() / SECTOR;
                 if sectors > 1 && random.one_in(4) {
-                    let first = random.next() as usize % sectors;
-                    let length = 1 + random.next() as usize % (sectors - first);
+                    let first = random.number() as usize % sectors;
+                    let length = 1 + random.number() as usize % (sectors - first);
                     let (start, end) = (first * SECTOR, (first + length) * SECTOR);
                     kept.push((offset + start, bytes[start..end].into()));
                 } else {
