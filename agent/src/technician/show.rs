@@ -152,6 +152,9 @@ fn update_line(value: &Value) -> String {
     {
         let _ = write!(out, ", {} of {} ({} %)", bytes(done), bytes(total), done * 100 / total.max(1));
     }
+    if is(value, "/paused") {
+        out.push_str(", paused");
+    }
     out
 }
 
