@@ -34,6 +34,8 @@ pub struct Options {
     pub updater: String,
     /// More sections for it.
     pub updater_more: String,
+    /// The directories of the programs that releases bring, by version. What is not listed brings those under test.
+    pub programs: Vec<(String, PathBuf)>,
 }
 
 /// One of the two daemons.
@@ -60,6 +62,7 @@ impl Options {
             environment: Vec::new(),
             updater: String::new(),
             updater_more: String::new(),
+            programs: Vec::new(),
         }
     }
 }
@@ -70,6 +73,8 @@ pub struct Device {
     pub disk: PathBuf,
     /// What it was made with.
     pub options: Options,
+    /// Where the programs of the release that runs are.
+    programs: PathBuf,
     vigild: Option<Process>,
     updaterd: Option<Process>,
     boots: u32,
@@ -84,7 +89,14 @@ impl Device {
         pki: &Pki,
         image: &Path,
     ) -> anyhow::Result<Self> {
-        let mut device = Self { disk: disk.to_owned(), options, vigild: None, updaterd: None, boots: 0 };
+        let mut device = Self {
+            disk: disk.to_owned(),
+            options,
+            programs: PathBuf::new(),
+            vigild: None,
+            updaterd: None,
+            boots: 0,
+        };
         for directory in ["etc", "slots", "boot", "run", "log"] {
             std::fs::create_dir_all(disk.join(directory))?;
         }
@@ -94,6 +106,7 @@ impl Device {
         }
         let mut slot = File::options().write(true).open(device.slot("A"))?;
         std::io::copy(&mut File::open(image)?, &mut slot)?;
+        device.programs = device.programs_in("A")?;
         // The factory has written one slot only.
         std::fs::write(disk.join("boot/boot.env"), "BOOT_ORDER=A\nBOOT_A_LEFT=3\nBOOT_B_LEFT=0\n")?;
         device.write_agent_config(vendor)?;
@@ -167,9 +180,21 @@ impl Device {
         self.disk.join("run/vigil-updater/updater.sock")
     }
 
+    /// Where the programs of the release in a slot are.
+    fn programs_in(&self, slot: &str) -> anyhow::Result<PathBuf> {
+        let version =
+            image::version(&self.slot(slot)).with_context(|| format!("slot {slot} does not boot"))?;
+        let listed = self.options.programs.iter().find(|(of, _)| *of == version);
+        listed.map_or_else(|| Ok(binaries()?.to_owned()), |(_, directory)| Ok(directory.clone()))
+    }
+
+    /// A program of the release that runs.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     fn command(&self, program: &str) -> Command {
-        let path = binaries().map_or_else(|_| program.into(), |directory| directory.join(program));
-        let mut command = Command::new(path);
+        let mut command = Command::new(self.program(program));
         let daemon = if program == "vigild" { Daemon::Vigild } else { Daemon::Updaterd };
         for (_, name, value) in
             self.options.environment.iter().filter(|(for_daemon, ..)| *for_daemon == daemon)
@@ -190,7 +215,8 @@ impl Device {
     pub fn power_on_without_agent(&mut self) -> anyhow::Result<String> {
         self.boots += 1;
         let _ = std::fs::remove_file(self.disk.join("run/reboot"));
-        // Not the first stage's crash points are under test, but the daemons'.
+        // Not the first stage's crash points are under test, but the daemons'. It is no release's: it is always the
+        // one under test.
         let output = Command::new(binaries()?.join("vigil-updaterd"))
             .arg("--config")
             .arg(self.disk.join("etc/updater.toml"))
@@ -202,6 +228,7 @@ impl Device {
         let slot = String::from_utf8(output.stdout)?.trim().to_owned();
         image::extract_self_test(&self.slot(&slot), &self.disk.join("run/self-test"))
             .with_context(|| format!("slot {slot} does not boot"))?;
+        self.programs = self.programs_in(&slot)?;
         self.start_updaterd()?;
         Ok(slot)
     }
@@ -268,7 +295,7 @@ impl Device {
 
     /// Asks over the status socket, through `vigil`.
     pub fn vigil(&self, arguments: &[&str]) -> anyhow::Result<Value> {
-        let output = Command::new(binaries()?.join("vigil"))
+        let output = Command::new(self.program("vigil"))
             .arg("--run-dir")
             .arg(self.run_directory())
             .arg("--json")

@@ -9,6 +9,8 @@ use sha2::{Digest, Sha256};
 
 /// Where the release's own check lies in the image.
 pub const SELF_TEST: &str = "usr/lib/vigil/self-test";
+/// Where the release's version lies in the image.
+const RELEASE: &str = "etc/vigil/release";
 /// A file larger than this is passed over, so that an image has many.
 const FILE_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -21,7 +23,7 @@ pub const CAMERA_MISSING: &str = "#!/bin/sh\necho 'no camera: /dev/video0 is mis
 pub fn build(path: &Path, version: &str, self_test: &str, bytes: u64) -> anyhow::Result<()> {
     let mut archive = tar::Builder::new(BufWriter::new(File::create(path)?));
     append(&mut archive, SELF_TEST, self_test.as_bytes(), 0o755)?;
-    append(&mut archive, "etc/vigil/release", format!("{version}\n").as_bytes(), 0o644)?;
+    append(&mut archive, RELEASE, format!("{version}\n").as_bytes(), 0o644)?;
     let mut written = 0;
     let mut directories =
         vec![PathBuf::from("/usr/bin"), PathBuf::from("/usr/lib"), PathBuf::from("/usr/share")];
@@ -63,15 +65,23 @@ fn append<W: Write>(
 
 /// Takes the release's own check out of the image in a slot, as mounting it would make it appear.
 pub fn extract_self_test(slot: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::write(to, content(slot, SELF_TEST)?)?;
+    Ok(std::fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o755))?)
+}
+
+/// The version of the release in a slot.
+pub fn version(slot: &Path) -> anyhow::Result<String> {
+    Ok(String::from_utf8(content(slot, RELEASE)?)?.trim().to_owned())
+}
+
+fn content(slot: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
     let mut archive = tar::Archive::new(File::open(slot)?);
     for entry in archive.entries()? {
         let mut entry = entry?;
-        if entry.path()? == Path::new(SELF_TEST) {
+        if entry.path()? == Path::new(name) {
             let mut content = Vec::new();
             entry.read_to_end(&mut content)?;
-            std::fs::write(to, content)?;
-            std::fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-            return Ok(());
+            return Ok(content);
         }
     }
     anyhow::bail!("{} holds no release", slot.display())

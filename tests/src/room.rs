@@ -33,15 +33,20 @@ pub struct Room {
 impl Room {
     /// A device that no broker can be reached from. `more` are sections of its vigil.toml.
     pub fn alone(more: &str) -> anyhow::Result<Self> {
-        Self::new(more, false)
+        Self::new(more, false, |_| {})
     }
 
     /// A device at a Mosquitto, with an operator who may do everything.
     pub fn at_a_broker(more: &str) -> anyhow::Result<Self> {
-        Self::new(more, true)
+        Self::new(more, true, |_| {})
     }
 
-    fn new(more: &str, with_broker: bool) -> anyhow::Result<Self> {
+    /// A device at a Mosquitto, made otherwise than usual.
+    pub fn with(adjust: impl FnOnce(&mut Options)) -> anyhow::Result<Self> {
+        Self::new("", true, adjust)
+    }
+
+    fn new(more: &str, with_broker: bool, adjust: impl FnOnce(&mut Options)) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let vendor = Vendor::new(&directory.path().join("vendor"))?;
         let pki = Pki::new(&directory.path().join("pki"))?;
@@ -58,6 +63,7 @@ impl Room {
         let mut options = Options::new(DEVICE, port, &pki);
         options.slot_bytes = 16 << 20;
         more.clone_into(&mut options.more);
+        adjust(&mut options);
         let device = Device::new(&directory.path().join("device"), options, &vendor, &pki, &factory)?;
         Ok(Self { directory, vendor, device, operator, _broker: broker })
     }

@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 use vigil_protocol::command::{Command, CommandResult, Kind, Reason, Status};
 use vigil_protocol::replay::Replay;
 
@@ -22,14 +23,52 @@ const OUTPUT_BYTES: usize = 16 * 1024;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Content {
     replay: Replay,
+    #[serde(deserialize_with = "readable")]
     answers: BTreeMap<String, Answer>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Answer {
     result: CommandResult,
     /// The broker has acknowledged the final answer.
     delivered: bool,
+    /// The reason, where `result` names another one for the release before.
+    #[serde(default)]
+    reason: Option<Reason>,
+}
+
+/// What an answer is on the disk.
+#[derive(Serialize)]
+struct Kept<'a> {
+    result: &'a CommandResult,
+    delivered: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+}
+
+impl Serialize for Answer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // The release before reads a list of reasons in which these are missing, and would put the whole file aside,
+        // ids and all. It says the older reason in their place, with the same message.
+        let (result, reason) = match self.result.reason {
+            reason @ (Reason::NotNow | Reason::Quarantined) => {
+                (&CommandResult { reason: Reason::UpdaterRefused, ..self.result.clone() }, Some(reason))
+            }
+            _ => (&self.result, None),
+        };
+        Kept { result, delivered: self.delivered, reason }.serialize(serializer)
+    }
+}
+
+/// The answers that can be read: one that a newer release wrote in a way of its own must not cost the ids.
+fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Answer>, D::Error> {
+    let answers = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    let answers = answers.into_iter().filter_map(|(id, answer)| {
+        let mut answer: Answer = serde_json::from_value(answer).ok()?;
+        answer.result.reason = answer.reason.take().unwrap_or(answer.result.reason);
+        Some((id, answer))
+    });
+    Ok(answers.collect())
 }
 
 /// A command that had no final answer when the process ended.
@@ -101,9 +140,9 @@ impl CommandJournal {
     fn put(&mut self, result: &CommandResult) {
         let mut result = result.clone();
         if result.output.to_string().len() > OUTPUT_BYTES {
-            result.output = serde_json::Value::Null;
+            result.output = Value::Null;
         }
-        self.content.answers.insert(result.id.clone(), Answer { result, delivered: false });
+        self.content.answers.insert(result.id.clone(), Answer { result, delivered: false, reason: None });
         while self.content.answers.len() > ANSWERS {
             let oldest = self
                 .content
@@ -215,6 +254,40 @@ mod tests {
         assert!(finding.unwrap().contains("commands.json.damaged"));
         let refused = journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now());
         assert_eq!(refused.unwrap_err().0, Reason::BelowWatermark);
+    }
+
+    #[test]
+    fn the_release_before_reads_a_reason_that_it_does_not_know_as_an_older_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
+        for (id, reason) in [("c-1", Reason::NotNow), ("c-2", Reason::Quarantined)] {
+            journal.answer(&CommandResult { reason, ..result(id, Status::Failed) }).unwrap();
+        }
+        let text = std::fs::read_to_string(directory.path().join("commands.json")).unwrap();
+        let content: Value = serde_json::from_str(&text).unwrap();
+        for id in ["c-1", "c-2"] {
+            assert_eq!(content["answers"][id]["result"]["reason"], "updater_refused");
+        }
+        let (journal, finding) = CommandJournal::open(directory.path(), now()).unwrap();
+        let reasons: Vec<_> = journal.undelivered().iter().map(|result| result.reason).collect();
+        assert_eq!((finding, reasons), (None, vec![Reason::NotNow, Reason::Quarantined]));
+    }
+
+    #[test]
+    fn an_answer_of_a_newer_release_that_cannot_be_read_costs_no_id_and_no_other_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
+        for id in ["c-1", "c-2"] {
+            journal.admit(&command(id), &result(id, Status::Succeeded), now()).unwrap();
+        }
+        let path = directory.path().join("commands.json");
+        let mut content: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        content["answers"]["c-1"]["result"]["reason"] = "of_tomorrow".into();
+        std::fs::write(&path, content.to_string()).unwrap();
+        let (mut journal, finding) = CommandJournal::open(directory.path(), now()).unwrap();
+        assert_eq!((finding, journal.undelivered().len()), (None, 1));
+        let again = journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now());
+        assert_eq!(again.unwrap_err().0, Reason::Replayed);
     }
 
     #[test]
