@@ -36,6 +36,10 @@ pub enum Fault {
     IgnoreRange,
     /// 503.
     Unavailable,
+    /// 416 for every range.
+    NotSatisfiable,
+    /// The first half of what was asked for, and then the connection breaks; once.
+    Break,
 }
 
 /// A request that was served.
@@ -131,6 +135,9 @@ async fn respond(
     if fault == Some(Fault::Unavailable) {
         return Ok(status(StatusCode::SERVICE_UNAVAILABLE));
     }
+    if fault == Some(Fault::NotSatisfiable) && request.headers().contains_key(header::RANGE) {
+        return Ok(status(StatusCode::RANGE_NOT_SATISFIABLE));
+    }
     let file = if path.contains("..") || fault == Some(Fault::Missing) {
         None
     } else {
@@ -143,8 +150,15 @@ async fn respond(
     let range = range.filter(|_| fault != Some(Fault::IgnoreRange));
     let (start, end) = range.unwrap_or((0, length));
     let body = match fault {
-        None | Some(Fault::IgnoreRange) => {
-            Either::Right(FileBody { file, offset: start, end, buffer: vec![0; CHUNK] })
+        None | Some(Fault::IgnoreRange | Fault::NotSatisfiable) => {
+            Either::Right(FileBody { file, offset: start, end, breaks: None, buffer: vec![0; CHUNK] })
+        }
+        Some(Fault::Break) => {
+            if let Ok(mut state) = state.lock() {
+                state.faults.retain(|(_, fault)| *fault != Fault::Break);
+            }
+            let breaks = Some(start + (end - start) / 2);
+            Either::Right(FileBody { file, offset: start, end, breaks, buffer: vec![0; CHUNK] })
         }
         Some(fault) => {
             let mut body = vec![0; (end - start) as usize];
@@ -159,7 +173,11 @@ async fn respond(
         }
     };
     if let Ok(mut state) = state.lock() {
-        state.served.push(Served { path, bytes: body.size_hint().exact().unwrap_or(0) });
+        let bytes = match &body {
+            Either::Right(FileBody { breaks: Some(at), offset, .. }) => at - offset,
+            _ => body.size_hint().exact().unwrap_or(0),
+        };
+        state.served.push(Served { path, bytes });
     }
     let response = match range {
         None => Response::builder().status(StatusCode::OK),
@@ -177,19 +195,24 @@ struct FileBody {
     file: File,
     offset: u64,
     end: u64,
+    /// Where the connection breaks.
+    breaks: Option<u64>,
     buffer: Vec<u8>,
 }
 
 impl Body for FileBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = std::io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let FileBody { file, offset, end, buffer } = &mut *self;
-        let length = (*end - *offset).min(CHUNK as u64) as usize;
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        let FileBody { file, offset, end, breaks, buffer } = &mut *self;
+        if breaks.is_some_and(|at| *offset >= at) {
+            return Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionReset.into())));
+        }
+        let length = (breaks.unwrap_or(*end) - *offset).min(CHUNK as u64) as usize;
         match file.read_at(&mut buffer[..length], *offset) {
             Ok(count) if count > 0 => {
                 *offset += count as u64;

@@ -205,7 +205,8 @@ impl Courier {
                     // The updater judged what was brought. It waits before it asks again, and so do we.
                     Err(ClientError::Refused { code, message }) => {
                         info!(code, message, "vigil-updaterd refused what was fetched");
-                        if self.refresh_pending {
+                        // What an install fetches says nothing of the refresh that goes on beside it.
+                        if self.refresh_pending && !need.path.starts_with("blobs/") {
                             self.refresh_pending = false;
                             self.schedule_refresh(true);
                             self.tell(News::RefreshFailed(message)).await?;

@@ -317,9 +317,12 @@ impl Engine {
     }
 
     fn on_refreshed(&mut self, now: Now) -> Vec<Output> {
+        // Others refresh as well, while this install goes on: only the refresh that it waited for is its progress.
+        if self.journal.state == State::Checking && !self.refreshed {
+            self.last_fed = now.boot;
+            self.fetch_failures = 0;
+        }
         self.refreshed = true;
-        self.last_fed = now.boot;
-        self.fetch_failures = 0;
         self.on_authenticated()
     }
 

@@ -547,6 +547,16 @@ fn bytes_that_turn_out_wrong_at_the_end_are_not_fetched_for_ever() {
 }
 
 #[test]
+fn a_refresh_in_between_does_not_make_a_fetch_that_always_fails_endless() {
+    let mut world = World::new(SOUND, vec![]).run_to(State::Writing);
+    for _ in 0..9 {
+        world.tell(Event::FetchFailed { cause: cause::FETCH_RANGE, message: "416".into() });
+        world.tell(Event::Refreshed);
+    }
+    assert_eq!((world.state(), world.cause().as_deref()), (State::Failed, Some(cause::FETCH_RANGE)));
+}
+
+#[test]
 fn a_release_below_the_floor_is_refused() {
     let mut world = World::new(SOUND, vec![]);
     world.engine.as_mut().unwrap().floor = NEW + 1;
