@@ -31,7 +31,7 @@ struct Arguments {
     #[arg(long, default_value_t = 6, value_name = "N")]
     subsets: u32,
     /// Instead cut the power of a whole emulated device N times, at random moments
-    #[arg(long, value_name = "N", conflicts_with_all = ["boot", "subsets", "sabotage", "prove"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["boot", "subsets", "prove"])]
     device: Option<u32>,
     /// Of the subsets; of a device's moments and what they lose
     #[arg(long, default_value_t = 1, value_name = "S")]
@@ -80,7 +80,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     ensure!(rustix::process::geteuid().is_root(), "be root: file systems are mounted");
     if let Some(cuts) = arguments.device {
-        return device::bench(cuts, arguments.seed, arguments.keep.as_deref());
+        let no_flush = arguments.sabotage == Some(Sabotage::Flush);
+        ensure!(no_flush || arguments.sabotage.is_none(), "with --device the only sabotage is flush");
+        return device::bench(cuts, arguments.seed, arguments.keep.as_deref(), no_flush);
     }
     let world = World::new()?;
     if arguments.prove || arguments.sabotage.is_some() {
