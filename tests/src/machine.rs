@@ -140,7 +140,7 @@ fn make_image(version: &str, seed: u64) -> Vec<u8> {
     image.extend_from_slice(version.as_bytes());
     let mut random = Random(seed);
     while image.len() < IMAGE_BYTES {
-        image.extend_from_slice(&random.next().to_le_bytes());
+        image.extend_from_slice(&random.number().to_le_bytes());
     }
     image
 }
@@ -151,8 +151,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next number.
-    #[expect(clippy::should_implement_trait, reason = "there is always one")]
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -162,7 +161,7 @@ impl Random {
 
     /// True one time in `of`.
     pub fn one_in(&mut self, of: u64) -> bool {
-        self.next().is_multiple_of(of)
+        self.number().is_multiple_of(of)
     }
 }
 

@@ -86,9 +86,9 @@ struct Moment {
 impl Moment {
     /// A moment in what is known to have so many operations of each kind, from the operation `seen` on.
     fn draw(random: &mut Random, totals: [usize; 4], seen: usize) -> Self {
-        let kind = random.next() as usize % totals.len();
+        let kind = random.number() as usize % totals.len();
         // Scaled: in another run, which has a few operations more or less, the moment is nearly the same.
-        let number = 1 + ((random.next() >> 32) as usize * totals[kind] >> 32);
+        let number = 1 + (((random.number() >> 32) as usize * totals[kind]) >> 32);
         Self { kind: Kind::ALL[kind], number, counted: 0, seen }
     }
 

@@ -192,7 +192,7 @@ impl Factory {
         let slot = self.directory.join("slot");
         let mut random = Random(sequence);
         let pad: Vec<u8> =
-            (0..(64 + sequence % 32 * 4) * 128).flat_map(|_| random.next().to_le_bytes()).collect();
+            (0..(64 + sequence % 32 * 4) * 128).flat_map(|_| random.number().to_le_bytes()).collect();
         std::fs::write(slot.join("0-pad"), pad)?;
         std::fs::write(slot.join("etc/version"), version)?;
         let image = self.directory.join("image");
@@ -259,7 +259,7 @@ impl Factory {
 }
 
 fn fw_env(device: &str, copies: &[usize], bytes: usize) -> String {
-    copies.iter().map(|at| format!("{device} {at:#x} {bytes:#x}\n")).collect()
+    copies.iter().map(|at| format!("{device} {at:#x} {bytes:#x}\n")).collect::<Vec<_>>().concat()
 }
 
 /// The kernel that was unpacked.

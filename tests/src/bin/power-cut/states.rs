@@ -202,8 +202,8 @@ pub(crate) fn arrives(length: usize, random: &mut Random) -> Option<Range<usize>
     }
     let sectors = length / SECTOR;
     if sectors > 1 && random.one_in(4) {
-        let first = random.next() as usize % sectors;
-        let count = 1 + random.next() as usize % (sectors - first);
+        let first = random.number() as usize % sectors;
+        let count = 1 + random.number() as usize % (sectors - first);
         return Some(first * SECTOR..(first + count) * SECTOR);
     }
     Some(0..length)
