@@ -35,6 +35,11 @@ impl Courier {
     pub fn connect(socket: &Path, repository: &Path) -> anyhow::Result<Self> {
         let stream = wait_for("vigil-updaterd's socket", LIMIT, || UnixStream::connect(socket).ok())?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        Self::over(stream, repository)
+    }
+
+    /// Greets an updater to which there is a connection.
+    pub fn over(stream: UnixStream, repository: &Path) -> anyhow::Result<Self> {
         let mut courier = Self { stream, decoder: Decoder::default(), repository: repository.to_owned() };
         match courier.ask(&Request::Hello { version: WIRE_VERSION })? {
             Response::Hello { version: WIRE_VERSION, .. } => Ok(courier),

@@ -1,6 +1,7 @@
 //! What the end-to-end tests, the benchmarks and the demo are made of: a device with two slots and a first stage, the
 //! vendor's repository behind a file server, brokers, certificates. Real processes, real files, real sockets.
 
+pub mod board;
 pub mod broker;
 pub mod courier;
 pub mod device;

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use vigil_tests::board::with_board;
 use vigil_updater::boot::{BootControl, BootOrder, Booted, GrubBoot, Reading, Running};
 
-use crate::machine::{Device, a_alone, both, power_cycle, started, with_board};
+use crate::machine::{Device, a_alone, both, power_cycle, started};
 
 const FIRMWARE: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
 const SCRIPT: &str = include_str!("../../../packaging/grub/grub.cfg");

@@ -35,26 +35,6 @@ pub(crate) fn started(said: &str) -> anyhow::Result<String> {
     Ok(slot.trim().to_owned())
 }
 
-/// A script with other lines where the board fills in its own, one text for each such place.
-pub(crate) fn with_board(script: &str, texts: &[&str]) -> anyhow::Result<String> {
-    let mut result = String::new();
-    let mut texts = texts.iter();
-    let mut in_board = false;
-    for line in script.lines() {
-        if line.trim_start().starts_with("# ---- board:") {
-            in_board = true;
-            result += texts.next().context("the script has more places for the board")?;
-        } else if in_board && line.trim_start().starts_with("# ---- end") {
-            in_board = false;
-        } else if !in_board {
-            result += line;
-        }
-        result.push('\n');
-    }
-    ensure!(!in_board && texts.next().is_none(), "the script has fewer places for the board");
-    Ok(result)
-}
-
 pub(crate) fn both() -> BootOrder {
     BootOrder::default().first("B").first("A")
 }

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use vigil_tests::board::with_board;
 use vigil_updater::boot::{BootControl, BootOrder, Running, UbootBoot};
 
-use crate::machine::{Device, a_alone, both, power_cycle, started, with_board};
+use crate::machine::{Device, a_alone, both, power_cycle, started};
 
 const UBOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
 const SCRIPT: &str = include_str!("../../../packaging/uboot/boot.cmd");

@@ -2,6 +2,8 @@
 //! confirmed and rolled back, makes what a power cut may leave at any time, and starts a device from each.
 
 mod check;
+mod device;
+mod image;
 mod record;
 mod states;
 
@@ -28,7 +30,10 @@ struct Arguments {
     /// Seeded subsets of what was not flushed, for each write
     #[arg(long, default_value_t = 6, value_name = "N")]
     subsets: u32,
-    /// Of the subsets
+    /// Instead cut the power of a whole emulated device N times, at random moments
+    #[arg(long, value_name = "N", conflicts_with_all = ["boot", "subsets", "prove"])]
+    device: Option<u32>,
+    /// Of the subsets; of a device's moments and what they lose
     #[arg(long, default_value_t = 1, value_name = "S")]
     seed: u64,
     /// Leave something out, and expect to see it
@@ -74,6 +79,11 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     ensure!(rustix::process::geteuid().is_root(), "be root: file systems are mounted");
+    if let Some(cuts) = arguments.device {
+        let no_flush = arguments.sabotage == Some(Sabotage::Flush);
+        ensure!(no_flush || arguments.sabotage.is_none(), "with --device the only sabotage is flush");
+        return device::bench(cuts, arguments.seed, arguments.keep.as_deref(), no_flush);
+    }
     let world = World::new()?;
     if arguments.prove || arguments.sabotage.is_some() {
         let all = Sabotage::value_variants();

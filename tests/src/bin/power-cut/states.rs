@@ -2,6 +2,7 @@
 //! flushed any subset.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -185,22 +186,27 @@ fn some(all: &[Vec<Patch>], random: &mut Random) -> Vec<Vec<Patch>> {
         .map(|patches| {
             let mut kept = Vec::new();
             for (offset, bytes) in patches {
-                if random.one_in(2) {
-                    continue;
-                }
-                let sectors = bytes.len() / SECTOR;
-                if sectors > 1 && random.one_in(4) {
-                    let first = random.number() as usize % sectors;
-                    let length = 1 + random.number() as usize % (sectors - first);
-                    let (start, end) = (first * SECTOR, (first + length) * SECTOR);
-                    kept.push((offset + start, bytes[start..end].into()));
-                } else {
-                    kept.push((*offset, Arc::clone(bytes)));
+                if let Some(part) = arrives(bytes.len(), random) {
+                    kept.push((offset + part.start, bytes[part].into()));
                 }
             }
             kept
         })
         .collect()
+}
+
+/// What of a write that was not flushed arrives: nothing, some of its sectors or all.
+pub(crate) fn arrives(length: usize, random: &mut Random) -> Option<Range<usize>> {
+    if random.one_in(2) {
+        return None;
+    }
+    let sectors = length / SECTOR;
+    if sectors > 1 && random.one_in(4) {
+        let first = random.number() as usize % sectors;
+        let count = 1 + random.number() as usize % (sectors - first);
+        return Some(first * SECTOR..(first + count) * SECTOR);
+    }
+    Some(0..length)
 }
 
 #[cfg(test)]
