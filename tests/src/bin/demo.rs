@@ -261,7 +261,7 @@ fn walk(
         let (code, answer) =
             operator.send(DEVICE, "update.install", &["--arg", "version=3.0.0", "--timeout", "300s"])?;
         vendor.files.behave();
-        ensure!(code != 0 && find(&answer, "cause").as_deref() == Some("fetch_failed"), "{code}: {answer}");
+        ensure!(code != 0 && find(&answer, "cause").as_deref() == Some("fetch_corrupt"), "{code}: {answer}");
         let update = device.vigil(&["update"])?;
         ensure!(text(&update, "/running_slot") == "B", "{update}");
         said.say(text(&update, "/last_failure/message"));
