@@ -204,6 +204,7 @@ mod tests {
             tenant: "acme".to_owned(),
             expires: "2026-06-01T00:00:00Z".parse().unwrap(),
             operators: Vec::new(),
+            thresholds: [].into(),
         };
         let mut trust = TrustStatus { fresh_until: Some(1_780_000_000), ..TrustStatus::default() };
         assert_eq!(incidents(Some(&trust), Some(&list)), []);

@@ -18,6 +18,17 @@ pub struct Device<'a> {
     pub tenant: &'a str,
     /// The groups that its configuration names.
     pub groups: &'a [String],
+    /// The nonce of its session with the broker, for whoever has one.
+    pub nonce: Option<&'a str>,
+    /// Whether its clock may say anything: then a command must carry the nonce, and its times are not looked at.
+    pub clock_doubtful: bool,
+}
+
+impl<'a> Device<'a> {
+    /// A device whose clock is sound and that has no session.
+    pub fn new(id: &'a str, tenant: &'a str, groups: &'a [String]) -> Self {
+        Self { id, tenant, groups, nonce: None, clock_doubtful: false }
+    }
 }
 
 /// A command that may run, once its id is known to be new.
@@ -27,7 +38,7 @@ pub struct Authorized {
     pub command: Command,
     /// Its kind, one that this version knows.
     pub kind: Kind,
-    /// Who signed it, by name.
+    /// Who signed it, by name; several names are joined by `+`.
     pub operator: String,
 }
 
@@ -153,7 +164,9 @@ fn decide(
     if !for_us {
         return refuse(Reason::WrongTarget, "signed for another device or group");
     }
-    decide_time(command, now)?;
+    decide_nonce(command, device)?;
+    // The nonce says that the command is of now.
+    decide_time(command, if device.clock_doubtful { command.issued } else { now })?;
     let Some(kind) = Kind::from_name(&command.kind) else {
         return refuse(Reason::Unsupported, "this version does not know the kind of command");
     };
@@ -162,6 +175,7 @@ fn decide(
     }
 
     let mut best = (Reason::NotPermitted, "the key is not granted this scope, or not for this device");
+    let mut names = Vec::new();
     for position in signers {
         let operator = &operators.operators[position];
         if !operator.scopes.contains(&kind.scope()) || !operator.covers(device.id, device.groups) {
@@ -171,9 +185,34 @@ fn decide(
             best = (Reason::OperatorExpired, "the operator's key has expired");
             continue;
         }
-        return Ok((kind, operator.name.clone()));
+        // A person with two keys is still one person.
+        if !names.contains(&operator.name.as_str()) {
+            names.push(operator.name.as_str());
+        }
     }
-    refuse(best.0, best.1)
+    let threshold = operators.thresholds.get(kind.name()).copied().unwrap_or(1).max(1) as usize;
+    match names.len() {
+        0 => refuse(best.0, best.1),
+        count if count < threshold => Err((
+            Reason::TooFewSignatures,
+            format!("{} must be signed by {threshold} operators, this is signed by {count}", kind.name()),
+        )),
+        _ => Ok((kind, names.join("+"))),
+    }
+}
+
+fn decide_nonce(command: &Command, device: &Device<'_>) -> Result<(), (Reason, String)> {
+    match (&command.nonce, device.nonce) {
+        (Some(nonce), Some(ours)) if nonce != ours => {
+            Err((Reason::WrongNonce, "signed for another session of this device; read its newest digest".to_owned()))
+        }
+        (None, _) if device.clock_doubtful => Err((
+            Reason::NonceRequired,
+            "the device does not trust its clock; sign the nonce of its newest digest (vigil-fleet send --nonce)"
+                .to_owned(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn decide_time(command: &Command, now: Timestamp) -> Result<(), (Reason, String)> {
@@ -236,6 +275,7 @@ mod tests {
                     expires: at("2026-06-20T00:00:00Z"),
                 },
             ],
+            thresholds: [("config.apply".to_owned(), 2)].into(),
         }
     }
 
@@ -249,6 +289,7 @@ mod tests {
             target: Target::Device("bar-1".into()),
             issued: at("2026-06-01T11:59:00Z"),
             expires: at("2026-06-01T12:10:00Z"),
+            nonce: None,
         }
     }
 
@@ -259,7 +300,7 @@ mod tests {
         now: Timestamp,
     ) -> Result<String, Reason> {
         let envelope = Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(command).unwrap(), &key(signer));
-        let device = Device { id: "bar-1", tenant: "acme", groups };
+        let device = Device::new("bar-1", "acme", groups);
         authorize(envelope.to_json().as_bytes(), Some(&operators()), &device, now)
             .map(|authorized| authorized.operator)
             .map_err(|refusal| refusal.reason)
@@ -329,7 +370,7 @@ mod tests {
             list.expires = at("2026-05-01T00:00:00Z");
             let envelope =
                 Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(&command(kind)).unwrap(), &key(1));
-            let device = Device { id: "bar-1", tenant: "acme", groups: &[] };
+            let device = Device::new("bar-1", "acme", &[]);
             authorize(envelope.to_json().as_bytes(), Some(&list), &device, now()).map_err(|r| r.reason)
         };
         assert_eq!(judge("diagnose").err(), Some(Reason::OperatorsExpired));
@@ -340,7 +381,7 @@ mod tests {
     fn a_command_that_expires_while_it_runs_goes_on_only_as_long_as_its_signer_may() {
         let judge = |list: &Operators, command: &Command, now: &str| {
             let envelope = Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(command).unwrap(), &key(1));
-            let device = Device { id: "bar-1", tenant: "acme", groups: &[] };
+            let device = Device::new("bar-1", "acme", &[]);
             authorize_accepted(envelope.to_json().as_bytes(), Some(list), &device, at(now))
                 .map_err(|r| r.reason)
         };
@@ -363,14 +404,59 @@ mod tests {
 
     #[test]
     fn a_kind_of_tomorrow_is_answered_unsupported_by_name() {
-        assert_eq!(outcome(&command("case.update"), 1), Err(Reason::Unsupported));
+        assert_eq!(outcome(&command("room.dance"), 1), Err(Reason::Unsupported));
+    }
+
+    #[test]
+    fn a_kind_with_a_threshold_needs_so_many_operators_who_each_may() {
+        let mut list = operators();
+        list.operators[0].scopes.push(Scope::Admin);
+        let payload = serde_json::to_vec(&command("config.apply")).unwrap();
+        let mut envelope = Envelope::sign(COMMAND_TYPE, &payload, &key(1));
+        let judge = |envelope: &Envelope, list: &Operators| {
+            let device = Device::new("bar-1", "acme", &[]);
+            authorize(envelope.to_json().as_bytes(), Some(list), &device, now())
+                .map(|authorized| authorized.operator)
+                .map_err(|refusal| refusal.reason)
+        };
+        assert_eq!(judge(&envelope, &list), Err(Reason::TooFewSignatures));
+        envelope.signatures.extend(Envelope::sign(COMMAND_TYPE, &payload, &key(2)).signatures);
+        // The second signer has not the scope.
+        assert_eq!(judge(&envelope, &list), Err(Reason::TooFewSignatures));
+        list.operators[1].scopes.push(Scope::Admin);
+        list.operators[1].devices.push("bar-1".into());
+        assert_eq!(judge(&envelope, &list), Ok("olga+otto".to_owned()));
+        // Two keys of one person are one person.
+        list.operators[1].name = "olga".into();
+        assert_eq!(judge(&envelope, &list), Err(Reason::TooFewSignatures));
+    }
+
+    #[test]
+    fn a_device_that_doubts_its_clock_demands_the_nonce_and_then_ignores_the_time() {
+        let mut command = command("ping");
+        let judge = |command: &Command, nonce: Option<&str>, clock_doubtful: bool| {
+            let bytes =
+                Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(command).unwrap(), &key(1)).to_json();
+            let device = Device { nonce, clock_doubtful, ..Device::new("bar-1", "acme", &[]) };
+            authorize(bytes.as_bytes(), Some(&operators()), &device, at("1970-01-01T00:00:09Z"))
+                .map(drop)
+                .map_err(|refusal| refusal.reason)
+        };
+        assert_eq!(judge(&command, Some("n"), true), Err(Reason::NonceRequired));
+        assert_eq!(judge(&command, Some("n"), false), Err(Reason::NotYetValid));
+        command.nonce = Some("n".into());
+        assert_eq!(judge(&command, Some("n"), true), Ok(()));
+        assert_eq!(judge(&command, Some("m"), true), Err(Reason::WrongNonce));
+        assert_eq!(judge(&command, Some("m"), false), Err(Reason::WrongNonce));
+        // Without a session there is no nonce to hold it against: the time decides, as for vigil-updaterd.
+        assert_eq!(judge(&command, None, false), Err(Reason::NotYetValid));
     }
 
     #[test]
     fn without_a_list_or_with_another_tenants_nothing_runs() {
         let envelope = Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(&command("ping")).unwrap(), &key(1));
         let bytes = envelope.to_json();
-        let mut device = Device { id: "bar-1", tenant: "acme", groups: &[] };
+        let mut device = Device::new("bar-1", "acme", &[]);
         let reason = authorize(bytes.as_bytes(), None, &device, now()).unwrap_err().reason;
         assert_eq!(reason, Reason::NoOperators);
         device.tenant = "rival";
@@ -389,7 +475,7 @@ mod tests {
                 bytes[position] = value;
                 let mut changed = envelope;
                 changed.payload = data_encoding::BASE64.encode(&bytes);
-                let device = Device { id: "bar-1", tenant: "acme", groups: &[] };
+                let device = Device::new("bar-1", "acme", &[]);
                 assert!(authorize(changed.to_json().as_bytes(), Some(&operators()), &device, now()).is_err());
             }
         }

@@ -28,9 +28,39 @@ pub enum Kind {
     /// Answer.
     #[serde(rename = "ping")]
     Ping,
+    /// Say everything anew: all retained state and a digest over it.
+    #[serde(rename = "refresh")]
+    Refresh,
     /// Test the network and say whose fault it is.
     #[serde(rename = "diagnose")]
     Diagnose,
+    /// Gather a report and bring it to where the signed argument says.
+    #[serde(rename = "report.upload")]
+    ReportUpload,
+    /// Make the device show or sound where it is.
+    #[serde(rename = "locate")]
+    Locate,
+    /// Restart the room's application.
+    #[serde(rename = "restart_app")]
+    RestartApp,
+    /// Restart the device; held while a call is on, unless forced.
+    #[serde(rename = "reboot")]
+    Reboot,
+    /// Somebody looks after an incident.
+    #[serde(rename = "incident.acknowledge")]
+    IncidentAcknowledge,
+    /// An incident is known and not to be told for a while.
+    #[serde(rename = "incident.suppress")]
+    IncidentSuppress,
+    /// An incident is settled, says a person.
+    #[serde(rename = "incident.resolve")]
+    IncidentResolve,
+    /// What people did about a case.
+    #[serde(rename = "case.update")]
+    CaseUpdate,
+    /// Look for a newer release now, instead of at the next refresh.
+    #[serde(rename = "update.check")]
+    UpdateCheck,
     /// Install a release; verified again by `vigil-updaterd`.
     #[serde(rename = "update.install")]
     UpdateInstall,
@@ -46,30 +76,75 @@ pub enum Kind {
     /// Go back from a release that is not confirmed yet.
     #[serde(rename = "update.rollback")]
     UpdateRollback,
+    /// Stop another command that is under way, by its id.
+    #[serde(rename = "cancel")]
+    Cancel,
+    /// Change the configuration by a merge patch.
+    #[serde(rename = "config.apply")]
+    ConfigApply,
+    /// Make a new TLS key and certificate request.
+    #[serde(rename = "identity.renew")]
+    IdentityRenew,
+    /// A collector holds the audit log up to here.
+    #[serde(rename = "audit.acknowledge")]
+    AuditAcknowledge,
+    /// Erase what this owner put on the device.
+    #[serde(rename = "factory_reset")]
+    FactoryReset,
 }
 
 impl Kind {
     /// All kinds, in the order in which help texts list them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 22] = [
         Self::Ping,
+        Self::Refresh,
         Self::Diagnose,
+        Self::ReportUpload,
+        Self::Locate,
+        Self::RestartApp,
+        Self::Reboot,
+        Self::IncidentAcknowledge,
+        Self::IncidentSuppress,
+        Self::IncidentResolve,
+        Self::CaseUpdate,
+        Self::UpdateCheck,
         Self::UpdateInstall,
         Self::UpdatePause,
         Self::UpdateResume,
         Self::UpdateCancel,
         Self::UpdateRollback,
+        Self::Cancel,
+        Self::ConfigApply,
+        Self::IdentityRenew,
+        Self::AuditAcknowledge,
+        Self::FactoryReset,
     ];
 
     /// The kind's name on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ping => "ping",
+            Self::Refresh => "refresh",
             Self::Diagnose => "diagnose",
+            Self::ReportUpload => "report.upload",
+            Self::Locate => "locate",
+            Self::RestartApp => "restart_app",
+            Self::Reboot => "reboot",
+            Self::IncidentAcknowledge => "incident.acknowledge",
+            Self::IncidentSuppress => "incident.suppress",
+            Self::IncidentResolve => "incident.resolve",
+            Self::CaseUpdate => "case.update",
+            Self::UpdateCheck => "update.check",
             Self::UpdateInstall => "update.install",
             Self::UpdatePause => "update.pause",
             Self::UpdateResume => "update.resume",
             Self::UpdateCancel => "update.cancel",
             Self::UpdateRollback => "update.rollback",
+            Self::Cancel => "cancel",
+            Self::ConfigApply => "config.apply",
+            Self::IdentityRenew => "identity.renew",
+            Self::AuditAcknowledge => "audit.acknowledge",
+            Self::FactoryReset => "factory_reset",
         }
     }
 
@@ -81,13 +156,26 @@ impl Kind {
     /// What the operator's key must be granted.
     pub fn scope(self) -> Scope {
         match self {
-            Self::Ping => Scope::Observe,
-            Self::Diagnose => Scope::Operate,
-            Self::UpdateInstall
+            Self::Ping | Self::Refresh => Scope::Observe,
+            Self::Diagnose
+            | Self::ReportUpload
+            | Self::Locate
+            | Self::RestartApp
+            | Self::Reboot
+            | Self::IncidentAcknowledge
+            | Self::IncidentSuppress
+            | Self::IncidentResolve
+            | Self::CaseUpdate
+            | Self::Cancel => Scope::Operate,
+            Self::UpdateCheck
+            | Self::UpdateInstall
             | Self::UpdatePause
             | Self::UpdateResume
             | Self::UpdateCancel
             | Self::UpdateRollback => Scope::Update,
+            Self::ConfigApply | Self::IdentityRenew | Self::AuditAcknowledge | Self::FactoryReset => {
+                Scope::Admin
+            }
         }
     }
 }
@@ -128,6 +216,11 @@ pub struct Command {
     pub issued: Timestamp,
     /// After this it is refused.
     pub expires: Timestamp,
+    /// The nonce of the device's session, as its `digest` has it: with it the command is for this one connection.
+    /// A device that does not trust its clock demands it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 64)))]
+    pub nonce: Option<String>,
 }
 
 /// Why a command was refused or failed, as a stable code.
@@ -153,6 +246,8 @@ pub enum Reason {
     NoOperators,
     /// The key lacks the scope, or is not granted for this device.
     NotPermitted,
+    /// The kind asks for the signatures of more operators.
+    TooFewSignatures,
     /// Another tenant's command.
     WrongTenant,
     /// For another device or group.
@@ -161,6 +256,12 @@ pub enum Reason {
     Expired,
     /// Issued in the future by this device's clock.
     NotYetValid,
+    /// The device does not trust its clock: the command must carry the nonce of its newest digest.
+    NonceRequired,
+    /// The command carries the nonce of another session.
+    WrongNonce,
+    /// More commands of this operator than a device takes in so short a time.
+    RateLimited,
     /// This id was seen before.
     Replayed,
     /// Issued before the point up to which ids have been forgotten.
@@ -177,6 +278,16 @@ pub enum Reason {
     NotNow,
     /// The release was at fault on this device too often; an operator can lift that.
     Quarantined,
+    /// A call is on; the message says how to force it.
+    CallActive,
+    /// It took longer than it may.
+    TimedOut,
+    /// An operator stopped it.
+    Cancelled,
+    /// The configuration is at another version than the command expects.
+    VersionConflict,
+    /// The broker was not reached with the new settings: the former ones are back.
+    Reverted,
     /// The device lost power, or was restarted, while it ran.
     Interrupted,
     /// `vigil-updaterd` does not answer.

@@ -1,5 +1,7 @@
 //! The operators list of one tenant, a TUF target `operators/{tenant}.json`: who may ask what of which devices.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +64,9 @@ pub struct Operators {
     pub expires: Timestamp,
     /// The operators.
     pub operators: Vec<Operator>,
+    /// How many operators must sign a command, by the name of its kind; one where nothing is said.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub thresholds: BTreeMap<String, u32>,
 }
 
 impl Operators {
@@ -77,6 +82,9 @@ impl Operators {
         }
         if list.operators.len() > limits::OPERATORS {
             return Err(OperatorsError::TooLarge(format!("{} operators", list.operators.len())));
+        }
+        if list.thresholds.len() > limits::OPERATORS {
+            return Err(OperatorsError::TooLarge(format!("{} thresholds", list.thresholds.len())));
         }
         if !is_name(&list.tenant) {
             return Err(OperatorsError::Malformed(format!("{:?} is no tenant name", list.tenant)));

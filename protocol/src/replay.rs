@@ -113,6 +113,7 @@ mod tests {
             target: Target::Device("bar-1".into()),
             issued: at(issued),
             expires: at(issued + lifetime),
+            nonce: None,
         }
     }
 

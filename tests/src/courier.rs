@@ -225,6 +225,7 @@ pub fn command(device: &str, id: &str, version: &str) -> Command {
         target: Target::Device(device.to_owned()),
         issued: now - SignedDuration::from_secs(120),
         expires: now + SignedDuration::from_secs(600),
+        nonce: None,
     }
 }
 

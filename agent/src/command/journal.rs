@@ -50,11 +50,18 @@ impl Serialize for Answer {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // The release before reads a list of reasons in which these are missing, and would put the whole file aside,
         // ids and all. It says the older reason in their place, with the same message.
-        let (result, reason) = match self.result.reason {
-            reason @ (Reason::NotNow | Reason::Quarantined) => {
-                (&CommandResult { reason: Reason::UpdaterRefused, ..self.result.clone() }, Some(reason))
+        let older = match self.result.reason {
+            Reason::NotNow | Reason::Quarantined => Some(Reason::UpdaterRefused),
+            Reason::CallActive => Some(Reason::Busy),
+            Reason::VersionConflict => Some(Reason::BadArgument),
+            Reason::TimedOut | Reason::Cancelled | Reason::Reverted => Some(Reason::Internal),
+            _ => None,
+        };
+        let (result, reason) = match older {
+            Some(older) => {
+                (&CommandResult { reason: older, ..self.result.clone() }, Some(self.result.reason))
             }
-            _ => (&self.result, None),
+            None => (&self.result, None),
         };
         Kept { result, delivered: self.delivered, reason }.serialize(serializer)
     }
@@ -213,6 +220,7 @@ mod tests {
             target: Target::Device("bar-1".into()),
             issued: now(),
             expires: "2026-06-01T12:10:00Z".parse().unwrap(),
+            nonce: None,
         }
     }
 

@@ -13,12 +13,36 @@ use crate::command::Verdict;
 use crate::update::Ask;
 use vigil_wire::{Control, Request};
 
+/// The kinds that this agent knows by name alone are answered `unsupported`, to those who might send them.
+fn is_carried_out(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Ping
+            | Kind::Diagnose
+            | Kind::UpdateInstall
+            | Kind::UpdatePause
+            | Kind::UpdateResume
+            | Kind::UpdateCancel
+            | Kind::UpdateRollback
+    )
+}
+
 impl Daemon {
     pub(super) fn on_command(&mut self, message: &Publish) {
         let now = Timestamp::now();
         let device = &self.config.device;
-        let device = Device { id: &device.id, tenant: &device.tenant, groups: &device.groups };
+        let device = Device {
+            nonce: Some(&self.nonce),
+            clock_doubtful: self.update.as_ref().is_some_and(|status| status.trust.clock_behind),
+            ..Device::new(&device.id, &device.tenant, &device.groups)
+        };
         match authorize(&message.payload, self.operators.as_ref(), &device, now) {
+            Ok(authorized) if !is_carried_out(authorized.kind) => self.refuse(&Refusal {
+                reason: Reason::Unsupported,
+                message: format!("this agent does not carry out {} yet", authorized.kind.name()),
+                claimed_id: Some(authorized.command.id),
+                claimed_kind: Some(authorized.command.kind),
+            }),
             Ok(authorized) => self.admit(&authorized, now, message),
             Err(refusal) => self.refuse(&refusal),
         }
@@ -73,6 +97,8 @@ impl Daemon {
             | Kind::UpdateResume
             | Kind::UpdateCancel
             | Kind::UpdateRollback) => self.order_of_updater(&command.id, kind, &message.payload),
+            // Refused as unsupported before it came here.
+            _ => {}
         }
     }
 

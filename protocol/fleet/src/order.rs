@@ -37,6 +37,8 @@ pub struct Request<'a> {
     pub target: Target,
     /// How long it is valid.
     pub lifetime: Duration,
+    /// The nonce of the device's session, for one that does not trust its clock.
+    pub nonce: Option<String>,
 }
 
 impl Order {
@@ -70,6 +72,7 @@ impl Order {
             target: request.target,
             issued,
             expires,
+            nonce: request.nonce,
         };
         let payload = serde_json::to_vec(&command).map_err(|error| Failure::Usage(error.to_string()))?;
         Self::checked(command, Envelope::sign(COMMAND_TYPE, &payload, key).to_json().into_bytes())
@@ -179,7 +182,15 @@ mod tests {
         "2026-06-01T12:00:00Z".parse().unwrap()
     }
     fn request(kind: &str, target: Target) -> Request<'_> {
-        Request { id: None, kind, args: [].into(), tenant: "acme", target, lifetime: Duration::from_mins(10) }
+        Request {
+            id: None,
+            kind,
+            args: [].into(),
+            tenant: "acme",
+            target,
+            lifetime: Duration::from_mins(10),
+            nonce: None,
+        }
     }
 
     #[test]
@@ -193,9 +204,14 @@ mod tests {
             groups: vec![],
             expires: "2026-07-01T00:00:00Z".parse().unwrap(),
         };
-        let operators =
-            Operators { v: 1, tenant: "acme".into(), expires: operator.expires, operators: vec![operator] };
-        let device = Device { id: "bar-1", tenant: "acme", groups: &[] };
+        let operators = Operators {
+            v: 1,
+            tenant: "acme".into(),
+            expires: operator.expires,
+            operators: vec![operator],
+            thresholds: [].into(),
+        };
+        let device = Device::new("bar-1", "acme", &[]);
         let authorized = authorize(&order.envelope, Some(&operators), &device, now()).unwrap();
         assert_eq!((authorized.operator.as_str(), authorized.command), ("olga", order.command.clone()));
         assert_eq!(Order::ready(order.envelope.clone()).unwrap(), order);
@@ -215,7 +231,7 @@ mod tests {
     fn a_wrong_name_kind_or_lifetime_is_refused_before_it_is_signed() {
         let sign = |request| Order::sign(request, &key(), now());
         assert!(sign(request("ping", Target::Device("+".into()))).is_err());
-        assert!(sign(request("reboot", Target::Device("bar-1".into()))).is_err());
+        assert!(sign(request("dance", Target::Device("bar-1".into()))).is_err());
         let mut long = request("ping", Target::Device("bar-1".into()));
         long.lifetime = Duration::from_hours(8 * 24);
         assert!(sign(long).is_err());

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use jiff::{SignedDuration, Timestamp};
+use vigil_protocol::command::Kind;
 use vigil_protocol::operators::{Operator, Operators};
 
 use crate::repository::Repository;
@@ -56,13 +57,30 @@ pub fn parse_operator(text: &str, list_expires: Timestamp) -> Result<Operator> {
     Ok(operator)
 }
 
+/// A threshold from `KIND=COUNT`.
+pub fn parse_threshold(text: &str) -> Result<(String, u32)> {
+    let (kind, count) = text.split_once('=').with_context(|| format!("{text:?} is not KIND=COUNT"))?;
+    let known = || Kind::ALL.map(Kind::name).join(", ");
+    Kind::from_name(kind)
+        .with_context(|| format!("{kind:?} is no kind of command; there are {}", known()))?;
+    let count = count.parse().ok().filter(|count| *count > 0);
+    Ok((kind.to_owned(), count.with_context(|| format!("{text:?}: the count is 1 or more"))?))
+}
+
 /// A list that expires after `days`.
-pub fn list(tenant: &str, operators: &[String], days: u16, now: Timestamp) -> Result<Operators> {
+pub fn list(
+    tenant: &str,
+    operators: &[String],
+    thresholds: &[String],
+    days: u16,
+    now: Timestamp,
+) -> Result<Operators> {
     let expires =
         now.saturating_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(Timestamp::MAX);
     let expires = Timestamp::from_second(expires.as_second()).unwrap_or(expires);
     let operators = operators.iter().map(|text| parse_operator(text, expires)).collect::<Result<_>>()?;
-    Ok(Operators { v: 1, tenant: tenant.to_owned(), expires, operators })
+    let thresholds = thresholds.iter().map(|text| parse_threshold(text)).collect::<Result<_>>()?;
+    Ok(Operators { v: 1, tenant: tenant.to_owned(), expires, operators, thresholds })
 }
 
 /// The name of a tenant's list.

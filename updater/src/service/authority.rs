@@ -152,7 +152,7 @@ impl Updater {
 
     fn authorize_by(&self, rule: Rule, envelope: &str, kind: Kind) -> Result<Authorized, Refusal> {
         let device = &self.config.device;
-        let device = Device { id: &device.id, tenant: &device.tenant, groups: &device.groups };
+        let device = Device::new(&device.id, &device.tenant, &device.groups);
         let authorized = rule(envelope.as_bytes(), self.trust.operators(), &device, self.trust.wall(now()))
             .map_err(|refused| refusal(refused.reason, refused.message))?;
         if authorized.kind != kind {

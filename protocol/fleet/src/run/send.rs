@@ -122,6 +122,7 @@ fn prepare(context: &Context, send: &Send) -> Result<Order, Failure> {
         tenant: context.settings.tenant()?,
         target,
         lifetime: send.expires,
+        nonce: None,
     };
     Order::sign(request, &key, Timestamp::now())
 }

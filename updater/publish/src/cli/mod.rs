@@ -292,23 +292,30 @@ pub(crate) struct Sign {
 #[derive(Subcommand)]
 pub(crate) enum OperatorsCommand {
     /// Replace a tenant's list
-    Set {
-        #[command(flatten)]
-        publish: Publish,
-        /// The tenant
-        #[arg(long)]
-        tenant: String,
-        /// `name=alice,key=BASE64,scopes=observe+operate,devices=*,groups=a+b,expires=TIME`; repeatable. Scopes:
-        /// observe, operate, update, admin; one of devices and groups is needed, expires is not
-        #[arg(long, value_name = "OPERATOR", required_unless_present = "file", conflicts_with = "file")]
-        operator: Vec<String>,
-        /// The whole list as JSON
-        #[arg(long, value_name = "FILE")]
-        file: Option<PathBuf>,
-        /// Days until the list expires (with --operator)
-        #[arg(long, default_value_t = 180, value_name = "DAYS")]
-        list_days: u16,
-    },
+    Set(SetOperators),
+}
+
+#[derive(Args)]
+pub(crate) struct SetOperators {
+    #[command(flatten)]
+    pub(crate) publish: Publish,
+    /// The tenant
+    #[arg(long)]
+    pub(crate) tenant: String,
+    /// `name=alice,key=BASE64,scopes=observe+operate,devices=*,groups=a+b,expires=TIME`; repeatable. Scopes:
+    /// observe, operate, update, admin; one of devices and groups is needed, expires is not
+    #[arg(long, value_name = "OPERATOR", required_unless_present = "file", conflicts_with = "file")]
+    pub(crate) operator: Vec<String>,
+    /// How many operators must sign a kind of command, e.g. config.apply=2; repeatable. A device whose agent
+    /// knows no thresholds reads no list that has one: update all of them first
+    #[arg(long, value_name = "KIND=COUNT", conflicts_with = "file")]
+    pub(crate) threshold: Vec<String>,
+    /// The whole list as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Days until the list expires (with --operator)
+    #[arg(long, default_value_t = 180, value_name = "DAYS")]
+    pub(crate) list_days: u16,
 }
 
 #[derive(Subcommand)]

@@ -59,9 +59,7 @@ pub(crate) fn run(command: Command, json: bool, now: Timestamp) -> Result<Said> 
         Command::Role(RoleCommand::Remove { change, name, with_targets }) => {
             ceremony::remove_role(&change, &name, with_targets, now)
         }
-        Command::Operators(OperatorsCommand::Set { publish, tenant, operator, file, list_days }) => {
-            target::set_operators(&publish, &tenant, &operator, file, list_days, now)
-        }
+        Command::Operators(OperatorsCommand::Set(set)) => target::set_operators(set, now),
         Command::Release(ReleaseCommand::Add(add)) => target::add_release(add, now),
         Command::Add { publish, target, file } => target::add(&publish, &target, &file, now),
         Command::Remove { publish, target } => target::remove(&publish, &target, now),

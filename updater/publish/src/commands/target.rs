@@ -12,25 +12,19 @@ use vigil_publish::{operators, release};
 use vigil_updater::release::{InstallPolicy, target_name};
 
 use super::{Said, said};
-use crate::cli::{AddRelease, Policy, Publish};
+use crate::cli::{AddRelease, Policy, Publish, SetOperators};
 
-pub(super) fn set_operators(
-    publish: &Publish,
-    tenant: &str,
-    operator: &[String],
-    file: Option<PathBuf>,
-    list_days: u16,
-    now: Timestamp,
-) -> Result<Said> {
+pub(super) fn set_operators(set: SetOperators, now: Timestamp) -> Result<Said> {
+    let SetOperators { publish, tenant, operator, threshold, file, list_days } = set;
     let list = match file {
         Some(path) => {
             let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             Operators::parse(&bytes).with_context(|| path.display().to_string())?
         }
-        None => operators::list(tenant, operator, list_days, now)?,
+        None => operators::list(&tenant, &operator, &threshold, list_days, now)?,
     };
-    let (mut repository, ring) = publish.open(&[&operators::target_name(tenant)])?;
-    let target = operators::put(&mut repository, tenant, &list)?;
+    let (mut repository, ring) = publish.open(&[&operators::target_name(&tenant)])?;
+    let target = operators::put(&mut repository, &tenant, &list)?;
     let outcome = repository.settle(&ring, now)?;
     let done = format!("Published {target}: {} operators, until {}.", list.operators.len(), list.expires);
     Ok(said(&repository, &outcome, done, json!({"target": target})))
