@@ -46,6 +46,12 @@ impl Work {
         self.images.get(image)?.index.as_ref()
     }
 
+    /// Whether what was written did not read back as signed: then what is decoded is looked at before it is written, to
+    /// tell a wrong release from a bad disk.
+    pub fn is_suspect(&self) -> bool {
+        self.rejections > 0
+    }
+
     /// The first image without its index.
     pub fn missing_index(&self) -> Option<usize> {
         self.images.iter().position(|image| image.index.is_none())

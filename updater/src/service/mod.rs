@@ -24,7 +24,7 @@ use crate::engine::{Boot, Engine, Event, Now, Output};
 use crate::events::Events;
 use crate::floor::FloorFile;
 use crate::journal::{Found, JournalFile};
-use crate::slot::Part;
+use crate::slot::{Flusher, Part};
 use crate::stash::Stash;
 use crate::trust::Trust;
 use crate::watchdog::Watchdog;
@@ -51,6 +51,9 @@ pub struct Updater {
     claim: Option<u64>,
     /// The target slot's parts, open while they are written and read back.
     parts: Vec<Part>,
+    flusher: Flusher,
+    /// The image and frame that is written and not known to be on the disk.
+    unflushed: Option<(usize, usize)>,
     /// The first bytes of each image, as far as they are known: they are written last.
     heads: Vec<Option<Vec<u8>>>,
     /// A frame, decoded or read back.
@@ -148,6 +151,8 @@ impl Updater {
             watchdog,
             claim: None,
             parts: Vec::new(),
+            flusher: Flusher::default(),
+            unflushed: None,
             heads: Vec::new(),
             frame: Vec::new(),
             decompressor: None,
@@ -196,6 +201,9 @@ impl Updater {
                 }
                 Output::DropWork => {
                     self.stash.clear();
+                    // Nobody needs these frames any more; whoever writes there next comes after them.
+                    let _ = self.flusher.wait();
+                    self.unflushed = None;
                     self.parts.clear();
                     self.heads.clear();
                     self.frame = Vec::new();

@@ -1,12 +1,17 @@
 //! Slots: where images are written and read back. A part of a slot is a file or a block device of fixed size.
 
+mod flusher;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Advice, fadvise};
 use vigil_durable::crash_point;
+
+pub use flusher::Flusher;
 
 /// What is blank at the beginning of each part while a slot is being written, so that no bootloader and no kernel takes
 /// it for a system: superblocks lie at 0 (squashfs, FAT, XFS, a kernel), 1 KiB (ext4, EROFS, F2FS) or 64 KiB (btrfs).
@@ -16,7 +21,7 @@ pub const HEAD_BYTES: usize = 128 * 1024;
 #[derive(Debug)]
 pub struct Part {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     size: u64,
 }
 
@@ -27,7 +32,7 @@ impl Part {
             |error: io::Error| io::Error::new(error.kind(), format!("slot {}: {error}", path.display()));
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(named)?;
         let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(named)?;
-        Ok(Self { path: path.to_owned(), file, size })
+        Ok(Self { path: path.to_owned(), file: Arc::new(file), size })
     }
 
     /// Makes the file of an image that is kept as one: of `size` bytes, which are there, or it fails at once.
@@ -52,6 +57,25 @@ impl Part {
     /// Writes `bytes` at `offset` and waits until they are on the disk. `point` names the write for the crash-point
     /// tests.
     pub fn write(&self, point: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.put(point, offset, bytes)?;
+        self.file.sync_data()?;
+        crash_point(point, "after");
+        Ok(())
+    }
+
+    /// Writes `bytes` at `offset` and lets `flusher` bring them to the disk: they are there when it says so.
+    pub fn write_behind(
+        &self,
+        flusher: &mut Flusher,
+        point: &str,
+        offset: u64,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        self.put(point, offset, bytes)?;
+        flusher.begin(&self.file)
+    }
+
+    fn put(&self, point: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if offset + bytes.len() as u64 > self.size {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
@@ -59,10 +83,7 @@ impl Part {
             ));
         }
         crash_point(point, "before");
-        self.file.write_all_at(bytes, offset)?;
-        self.file.sync_data()?;
-        crash_point(point, "after");
-        Ok(())
+        self.file.write_all_at(bytes, offset)
     }
 
     /// Blanks the first [`HEAD_BYTES`], as far as the part goes, and waits until that is on the disk.
@@ -74,10 +95,10 @@ impl Part {
     /// meant to be written instead of what was.
     pub fn read_back(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let length = std::num::NonZeroU64::new(buffer.len() as u64);
-        fadvise(&self.file, offset, length, Advice::DontNeed)?;
+        fadvise(&*self.file, offset, length, Advice::DontNeed)?;
         self.file.read_exact_at(buffer, offset)?;
         // What was read will not be read again, and the room's applications need the memory.
-        fadvise(&self.file, offset, length, Advice::DontNeed)?;
+        fadvise(&*self.file, offset, length, Advice::DontNeed)?;
         Ok(())
     }
 }
