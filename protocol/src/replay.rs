@@ -83,6 +83,22 @@ impl Replay {
         self.watermark
     }
 
+    /// Gives an id back that was admitted and is not durable yet: its command does not run before it is.
+    pub fn take_back(&mut self, id: &str) {
+        self.seen.remove(id);
+    }
+
+    /// Takes in an id from an older record: whoever admitted it decided that then.
+    pub fn restore(&mut self, id: String, issued: Timestamp, expires: Timestamp) {
+        self.seen.insert(id, Seen { issued, expires });
+    }
+
+    /// The same ids under another watermark.
+    #[must_use]
+    pub fn under(&self, watermark: Option<Timestamp>) -> Self {
+        Self { watermark, ..self.clone() }
+    }
+
     fn forget_expired(&mut self, now: Timestamp) {
         let mut watermark = self.watermark;
         self.seen.retain(|_, seen| {

@@ -28,6 +28,19 @@ pub enum Finding {
     Damaged(String),
 }
 
+/// What is recorded, before it has its place in the log.
+#[derive(Debug)]
+pub struct Record<'a> {
+    /// What happened, as a stable code.
+    pub event: &'a str,
+    /// Who did it.
+    pub actor: &'a str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What else is known.
+    pub detail: Value,
+}
+
 /// The log.
 #[derive(Debug)]
 pub struct Log {
@@ -39,6 +52,8 @@ pub struct Log {
     file: File,
     file_bytes: u64,
     checkpoint: String,
+    /// Entries that the checkpoint is over.
+    signed: u64,
     /// A line could not be taken back after a failed append: nothing may be appended behind it.
     torn: bool,
 }
@@ -80,6 +95,7 @@ impl Log {
             file,
             file_bytes,
             checkpoint: String::new(),
+            signed: 0,
             torn: false,
         };
         log.sign()?;
@@ -90,6 +106,7 @@ impl Log {
             };
             log.append(event, "device", Outcome::Failure, json!({ "finding": text }))?;
         }
+        log.sign()?;
         Ok((log, findings))
     }
 
@@ -103,50 +120,65 @@ impl Log {
         &self.checkpoint
     }
 
-    /// Appends an entry and a checkpoint over it. When it returns, both are on the disk.
+    /// Signs a checkpoint over all entries, unless there is one. When it returns, it is on the disk.
+    pub fn seal(&mut self) -> io::Result<()> {
+        if self.signed == self.range.size() { Ok(()) } else { self.sign() }
+    }
+
+    /// Appends an entry. When it returns, it is on the disk; the next checkpoint vouches for it.
     pub fn append(&mut self, event: &str, actor: &str, outcome: Outcome, detail: Value) -> io::Result<u64> {
+        self.append_all(vec![Record { event, actor, outcome, detail }])
+    }
+
+    /// Appends entries in one write; the index of the first.
+    pub fn append_all(&mut self, records: Vec<Record<'_>>) -> io::Result<u64> {
         if self.torn {
             return Err(io::Error::other("the audit log ends in a torn line; restart to recover it"));
         }
         if self.file_bytes > self.max_bytes / SEGMENTS {
             self.rotate()?;
         }
-        let index = self.range.size();
-        let entry = Entry {
-            v: 1,
-            index,
-            at: Timestamp::now(),
-            event: event.to_owned(),
-            actor: actor.to_owned(),
-            outcome,
-            detail,
-        };
-        let mut line = serde_json::to_vec(&entry)?;
-        if line.len() >= LINE_BYTES {
-            line = serde_json::to_vec(&Entry { detail: json!({ "omitted_bytes": line.len() }), ..entry })?;
+        let first = self.range.size();
+        let at = Timestamp::now();
+        let (mut lines, mut leaves) = (Vec::new(), Vec::new());
+        for (index, Record { event, actor, outcome, detail }) in (first..).zip(records) {
+            let (event, actor) = (event.to_owned(), actor.to_owned());
+            let entry = Entry { v: 1, index, at, event, actor, outcome, detail };
+            let mut line = serde_json::to_vec(&entry)?;
+            if line.len() >= LINE_BYTES {
+                line =
+                    serde_json::to_vec(&Entry { detail: json!({ "omitted_bytes": line.len() }), ..entry })?;
+            }
+            leaves.push(leaf_hash(&line));
+            lines.append(&mut line);
+            lines.push(b'\n');
         }
-        let leaf = leaf_hash(&line);
-        line.push(b'\n');
-        if let Err(error) = vigil_durable::append("audit.append", &mut self.file, &line) {
-            // A full disk may have taken a part of the line.
+        if let Err(error) = vigil_durable::append("audit.append", &mut self.file, &lines) {
+            // A full disk may have taken a part of them.
             self.torn = self.file.set_len(self.file_bytes).is_err();
             return Err(error);
         }
-        self.file_bytes += line.len() as u64;
-        self.range.append(leaf);
-        self.sign()?;
-        Ok(index)
+        self.file_bytes += lines.len() as u64;
+        for leaf in leaves {
+            self.range.append(leaf);
+        }
+        Ok(first)
     }
 
     fn sign(&mut self) -> io::Result<()> {
         let checkpoint =
             Checkpoint { origin: self.origin.clone(), size: self.range.size(), root: self.range.root() };
-        self.checkpoint = checkpoint.sign(&self.key);
+        let note = checkpoint.sign(&self.key);
         let path = self.directory.join("checkpoint");
-        vigil_durable::write("audit.checkpoint", &path, self.checkpoint.as_bytes(), Mode::Group)
+        vigil_durable::write("audit.checkpoint", &path, note.as_bytes(), Mode::Group)?;
+        self.checkpoint = note;
+        self.signed = checkpoint.size;
+        Ok(())
     }
 
     fn rotate(&mut self) -> io::Result<()> {
+        // What is dropped must not be all that the checkpoint is over.
+        self.sign()?;
         let path = begin_segment(&self.directory, &self.range)?;
         self.file = OpenOptions::new().append(true).open(&path)?;
         self.file_bytes = self.file.metadata()?.len();
@@ -320,11 +352,17 @@ mod tests {
         let (mut log, findings) = open(directory.path());
         assert_eq!(findings, []);
         fill(&mut log, 1);
+        log.seal().unwrap();
         assert_eq!(verify(directory.path(), ORIGIN, &public()).unwrap().size, 1);
         drop(log);
         let (mut log, findings) = open(directory.path());
         assert_eq!(findings, []);
-        fill(&mut log, 4);
+        fill(&mut log, 3);
+        log.seal().unwrap();
+        fill(&mut log, 1);
+        let report = verify(directory.path(), ORIGIN, &public()).unwrap();
+        assert_eq!((report.size, report.unsigned), (4, 1));
+        log.seal().unwrap();
         let report = verify(directory.path(), ORIGIN, &public()).unwrap();
         assert_eq!((report.first, report.size), (0, 5));
         assert_eq!(log.read(3, 10).unwrap().len(), 2);
@@ -335,6 +373,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut log, _) = open(directory.path());
         fill(&mut log, 3);
+        log.seal().unwrap();
         drop(log);
         let path = segment_path(directory.path());
         let text = std::fs::read_to_string(&path).unwrap();
@@ -351,6 +390,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut log, _) = open(directory.path());
         fill(&mut log, 3);
+        log.seal().unwrap();
         drop(log);
         let path = segment_path(directory.path());
         let text = std::fs::read_to_string(&path).unwrap();
@@ -365,11 +405,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut log, _) = open(directory.path());
         fill(&mut log, 2);
-        let checkpoint = std::fs::read(directory.path().join("checkpoint")).unwrap();
+        log.seal().unwrap();
         fill(&mut log, 1);
         drop(log);
-        // As if the power had been cut after the third entry and before its checkpoint, and within the fourth.
-        std::fs::write(directory.path().join("checkpoint"), checkpoint).unwrap();
+        // As if the power had been cut within the fourth entry, before there was a checkpoint over the third.
         let mut text = std::fs::read(segment_path(directory.path())).unwrap();
         text.extend_from_slice(b"{\"v\":1,\"ind");
         std::fs::write(segment_path(directory.path()), text).unwrap();
@@ -384,6 +423,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut log, _) = Log::open(directory.path(), ORIGIN, key(), 16 * 1024).unwrap();
         fill(&mut log, 200);
+        log.seal().unwrap();
         let report = verify(directory.path(), ORIGIN, &public()).unwrap();
         assert!(report.first > 0 && report.size > 200);
         let bytes: u64 =

@@ -1,5 +1,5 @@
-//! The audit log: an append-only RFC 6962 tree of entries with a signed checkpoint after each. A sink that every
-//! floor may write to.
+//! The audit log: an append-only RFC 6962 tree of entries, each on the disk before anything follows from it, with a
+//! signed checkpoint in every quiet moment and before each digest. A sink that every floor may write to.
 
 mod entry;
 mod log;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use tracing::error;
 
 pub use entry::{Entry, Outcome};
-pub use log::{Finding, Log};
+pub use log::{Finding, Log, Record};
 pub use verify::{Report, VerifyError, verify};
 
 /// The name under which a device's log is signed.
@@ -34,11 +34,23 @@ impl Audit {
 
     /// Appends an entry, durably. What must not happen unrecorded looks at the result; failing is logged anyway.
     pub fn record(&self, event: &str, actor: &str, outcome: Outcome, detail: Value) -> io::Result<u64> {
-        let result = self.0.borrow_mut().append(event, actor, outcome, detail);
+        self.record_all(vec![Record { event, actor, outcome, detail }])
+    }
+
+    /// Appends entries, durably, all of them in one write.
+    pub fn record_all(&self, records: Vec<Record<'_>>) -> io::Result<u64> {
+        let result = self.0.borrow_mut().append_all(records);
         if let Err(error) = &result {
-            error!(%error, event, actor, "the audit entry could not be written; is the disk full?");
+            error!(%error, "audit entries could not be written; is the disk full?");
         }
         result
+    }
+
+    /// Signs a checkpoint over what was recorded since the last one. Failing is logged, and the last one stays.
+    pub fn seal(&self) {
+        if let Err(error) = self.0.borrow_mut().seal() {
+            error!(%error, "the audit log's checkpoint could not be written; is the disk full?");
+        }
     }
 
     /// The newest signed checkpoint.

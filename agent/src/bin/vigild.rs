@@ -1,12 +1,12 @@
 //! `vigild`: the daemon. One current-thread runtime.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
 use tokio::signal::unix::{SignalKind, signal};
 use vigil_agent::config::Config;
-use vigil_agent::daemon;
+use vigil_agent::daemon::{self, Ended};
 use vigil_agent::identity::Identity;
 
 const HELP: &str = "\
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         }
     };
     let result = match job {
-        Job::Run => run(config),
+        Job::Run => run(&path, &config),
         Job::CheckConfig => check(&path, &config),
         Job::MakeIdentity => make_identity(&config),
     };
@@ -82,7 +82,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn check(path: &std::path::Path, config: &Config) -> anyhow::Result<()> {
+fn check(path: &Path, config: &Config) -> anyhow::Result<()> {
     let overlay = config.paths.state.join("overlay.json");
     for warning in Config::check(path, Some(&overlay))? {
         eprintln!("warning: {warning}");
@@ -99,21 +99,26 @@ fn make_identity(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(path: &Path, config: &Config) -> anyhow::Result<()> {
     let level = config.log.level.as_str();
     let filter = tracing_subscriber::EnvFilter::try_from_env("VIGIL_LOG").unwrap_or_else(|_| level.into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    loop {
+        // All tasks of one configuration end with their set.
+        let local = tokio::task::LocalSet::new();
         let stop = async {
             tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             }
         };
-        daemon::run(config, stop).await
-    })
+        if local.block_on(&runtime, daemon::run(path, stop))? == Ended::Stopped {
+            return Ok(());
+        }
+    }
 }

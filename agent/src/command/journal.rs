@@ -1,30 +1,68 @@
-//! What is kept of commands: the ids that were seen, and the answers that the broker does not have yet. One file,
-//! replaced as a whole, so that an id and its answer are never at odds.
+//! What is kept of commands: the ids that were seen, and the answers that the broker does not have yet.
+//!
+//! `commands.json` is replaced as a whole; between two of its writes what happens is appended to `commands.log`, which
+//! costs one flush. The release before knows the first file alone. So that it runs nothing that only the second one
+//! knows of, the first one names a watermark that lies ahead of every command in the second: the release before asks
+//! for new signatures, for some minutes, after a rollback that came by a power cut.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use vigil_protocol::command::{Command, CommandResult, Kind, Reason, Status};
 use vigil_protocol::replay::Replay;
 
+use crate::record_log::{Durability, RecordLog};
 use crate::store::{Loaded, Store};
 
 const VERSION: u32 = 1;
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
+/// What the log takes between two writes of the whole file.
+const LOG_BYTES: usize = 256 * 1024;
 /// Answers that are kept at most; ids are kept beyond that.
-const ANSWERS: usize = 64;
+const ANSWERS: usize = 256;
 /// An answer's output above this is left out of the file: it was published once, and will not be again.
 const OUTPUT_BYTES: usize = 16 * 1024;
+/// How far ahead of the newest command the watermark lies that the release before is shown.
+const LEASE: SignedDuration = SignedDuration::from_mins(10);
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 struct Content {
     replay: Replay,
     #[serde(deserialize_with = "readable")]
     answers: BTreeMap<String, Answer>,
+    /// Missing in what the release before wrote.
+    #[serde(default)]
+    log: Option<LogHead>,
+}
+
+/// How file and log belong together.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct LogHead {
+    /// Records of another generation are in the file already.
+    generation: u32,
+    /// The watermark as it is. `replay` has the one for the release before.
+    watermark: Option<Timestamp>,
+}
+
+/// The file as it is written.
+#[derive(Serialize)]
+struct KeptContent<'a> {
+    replay: Replay,
+    answers: &'a BTreeMap<String, Answer>,
+    log: LogHead,
+}
+
+/// A line of the log.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Record {
+    Admitted { issued: Timestamp, expires: Timestamp, answer: Answer },
+    Answered(Answer),
+    Delivered(String),
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -87,40 +125,65 @@ pub struct Pending {
     pub goes_on: bool,
 }
 
-/// The file and what is in it.
+/// The files and what is in them.
 #[derive(Debug)]
 pub struct CommandJournal {
     store: Store,
+    log: RecordLog,
     content: Content,
+    /// Every command in the log was issued before this.
+    lease: Option<Timestamp>,
 }
 
 impl CommandJournal {
-    /// Reads the file. A damaged one is put aside; the second value says so. Ids are then unknown, so that everything
+    /// Reads the files. A damaged one is put aside; the second value says so. Ids are then unknown, so that everything
     /// issued before now is refused.
     pub fn open(state: &Path, now: Timestamp) -> io::Result<(Self, Option<String>)> {
         let store = Store::new(state.join("commands.json"), "commands", VERSION, FILE_BYTES);
-        let (content, finding) = match store.load()? {
+        let (mut content, finding) = match store.load()? {
             Loaded::Nothing => (Content::default(), None),
             Loaded::Content(content) => (content, None),
             Loaded::Damaged(finding) => {
                 (Content { replay: Replay::refusing_until(now), ..Content::default() }, Some(finding))
             }
         };
-        let journal = Self { store, content };
-        if finding.is_some() {
-            journal.store.save(&journal.content)?;
+        let (mut log, records) = RecordLog::open(&state.join("commands.log"), "commands.log", LOG_BYTES)?;
+        let newest = match &content.log {
+            Some(head) => {
+                content.replay = content.replay.under(head.watermark);
+                let newest = records.generation == Some(head.generation);
+                if !newest {
+                    log.begin(head.generation);
+                }
+                newest
+            }
+            // The release before wrote the file, or nobody could read it: what the log knows is new, or does no harm.
+            None => records.generation.is_some(),
+        };
+        if newest {
+            for payload in &records.payloads {
+                // One of a newer release that cannot be read must not cost the others.
+                if let Ok(record) = serde_json::from_slice(payload) {
+                    content.take(record);
+                }
+            }
+        }
+        let mut journal = Self { store, log, content, lease: None };
+        if newest || finding.is_some() {
+            journal.fold()?;
         }
         Ok((journal, finding))
     }
 
-    /// Admits a command: its id and its first answer are on the disk when this returns `Ok`.
+    /// Admits a command: its id and its answer are on the disk when this returns `Ok`.
     pub fn admit(
         &mut self,
         command: &Command,
         result: &CommandResult,
         now: Timestamp,
     ) -> Result<(), (Reason, String)> {
-        let before = self.content.clone();
+        let storage =
+            |error: io::Error| (Reason::Storage, format!("the command could not be made durable: {error}"));
         self.content.replay.admit(command, now).map_err(|reason| {
             let message = match reason {
                 Reason::Replayed => "this command was seen before; sign a new one",
@@ -131,46 +194,78 @@ impl CommandJournal {
             };
             (reason, message.to_owned())
         })?;
-        self.put(result);
-        self.store.save(&self.content).map_err(|error| {
-            self.content = before;
-            (Reason::Storage, format!("the command could not be made durable: {error}"))
-        })
+        // Until it is in the log, the id is in no file: a power cut now, and the broker's copy runs.
+        self.content.replay.take_back(&command.id);
+        let answer = answer_of(result);
+        let record = Record::Admitted { issued: command.issued, expires: command.expires, answer };
+        self.extend_lease(command.issued).and_then(|()| self.append(&record)).map_err(storage)?;
+        self.content.take(record);
+        Ok(())
     }
 
     /// Keeps an answer. Failing leaves the former one on the disk: after a restart the command is `interrupted`.
     pub fn answer(&mut self, result: &CommandResult) -> io::Result<()> {
-        self.put(result);
-        self.store.save(&self.content)
+        let record = Record::Answered(answer_of(result));
+        let appended = self.append(&record);
+        self.content.take(record);
+        appended
     }
 
-    fn put(&mut self, result: &CommandResult) {
-        let mut result = result.clone();
-        if result.output.to_string().len() > OUTPUT_BYTES {
-            result.output = Value::Null;
-        }
-        self.content.answers.insert(result.id.clone(), Answer { result, delivered: false, reason: None });
-        while self.content.answers.len() > ANSWERS {
-            let oldest = self
-                .content
-                .answers
-                .iter()
-                .min_by_key(|(_, answer)| (!answer.delivered, answer.result.at))
-                .map(|(id, _)| id.clone());
-            let Some(oldest) = oldest else { return };
-            self.content.answers.remove(&oldest);
-        }
-    }
-
-    /// The broker has the final answer to this command.
+    /// The broker has the final answer to this command. A power cut may undo this: then it is said twice.
     pub fn delivered(&mut self, id: &str) -> io::Result<()> {
-        match self.content.answers.get_mut(id) {
-            Some(answer) if !answer.delivered => {
-                answer.delivered = true;
-                self.store.save(&self.content)
-            }
-            _ => Ok(()),
+        if self.content.answers.get(id).is_none_or(|answer| answer.delivered) {
+            return Ok(());
         }
+        let record = Record::Delivered(id.to_owned());
+        let appended = self.append_as(&record, Durability::Lazy);
+        self.content.take(record);
+        appended
+    }
+
+    /// Puts all into the one file that the release before reads as well. For a quiet moment, and before the end.
+    pub fn settle(&mut self) -> io::Result<()> {
+        if self.lease.is_none() {
+            return Ok(());
+        }
+        self.lease = None;
+        self.fold()
+    }
+
+    fn append(&mut self, record: &Record) -> io::Result<()> {
+        self.append_as(record, Durability::Flushed)
+    }
+
+    fn append_as(&mut self, record: &Record, durability: Durability) -> io::Result<()> {
+        let payload = serde_json::to_vec(record)?;
+        if !self.log.append(&payload, durability)? {
+            self.fold()?;
+            if !self.log.append(&payload, durability)? {
+                return Err(io::Error::other("a record larger than the log"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Before a command is in the log, the file names a watermark above it.
+    fn extend_lease(&mut self, issued: Timestamp) -> io::Result<()> {
+        if self.lease.is_some_and(|lease| issued < lease) {
+            return Ok(());
+        }
+        let former = self.lease.replace(issued.saturating_add(LEASE).unwrap_or(Timestamp::MAX));
+        self.fold().inspect_err(|_| self.lease = former)
+    }
+
+    fn fold(&mut self) -> io::Result<()> {
+        let generation = self.log.generation().wrapping_add(1);
+        let watermark = self.content.replay.watermark();
+        let kept = KeptContent {
+            replay: self.content.replay.under(watermark.max(self.lease)),
+            answers: &self.content.answers,
+            log: LogHead { generation, watermark },
+        };
+        self.store.save(&kept)?;
+        self.log.begin(generation);
+        Ok(())
     }
 
     /// Final answers that the broker does not have yet, oldest first.
@@ -198,6 +293,45 @@ impl CommandJournal {
                     && answer.result.status == Status::Running,
             })
             .collect()
+    }
+}
+
+fn answer_of(result: &CommandResult) -> Answer {
+    let mut result = result.clone();
+    if result.output.to_string().len() > OUTPUT_BYTES {
+        result.output = Value::Null;
+    }
+    Answer { result, delivered: false, reason: None }
+}
+
+impl Content {
+    fn take(&mut self, record: Record) {
+        match record {
+            Record::Admitted { issued, expires, answer } => {
+                self.replay.restore(answer.result.id.clone(), issued, expires);
+                self.put(answer);
+            }
+            Record::Answered(answer) => self.put(answer),
+            Record::Delivered(id) => {
+                if let Some(answer) = self.answers.get_mut(&id) {
+                    answer.delivered = true;
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, mut answer: Answer) {
+        answer.result.reason = answer.reason.take().unwrap_or(answer.result.reason);
+        self.answers.insert(answer.result.id.clone(), answer);
+        while self.answers.len() > ANSWERS {
+            let oldest = self
+                .answers
+                .iter()
+                .min_by_key(|(_, answer)| (!answer.delivered, answer.result.at))
+                .map(|(id, _)| id.clone());
+            let Some(oldest) = oldest else { return };
+            self.answers.remove(&oldest);
+        }
     }
 }
 
@@ -244,14 +378,112 @@ mod tests {
         let open = || CommandJournal::open(directory.path(), now()).unwrap().0;
         let mut journal = open();
         journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now()).unwrap();
-        let mut journal_after_restart = open();
-        let refused = journal_after_restart.admit(&command("c-1"), &result("c-1", Status::Accepted), now());
+        drop(journal);
+        let mut journal = open();
+        let refused = journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now());
         assert_eq!(refused.unwrap_err().0, Reason::Replayed);
-        assert_eq!(journal_after_restart.pending().len(), 1);
-        journal_after_restart.answer(&result("c-1", Status::Succeeded)).unwrap();
-        assert_eq!(open().undelivered().len(), 1);
-        journal_after_restart.delivered("c-1").unwrap();
+        assert_eq!(journal.pending().len(), 1);
+        journal.answer(&result("c-1", Status::Succeeded)).unwrap();
+        drop(journal);
+        let mut journal = open();
+        assert_eq!(journal.undelivered().len(), 1);
+        journal.delivered("c-1").unwrap();
+        drop(journal);
         assert_eq!((open().undelivered().len(), open().pending().len()), (0, 0));
+    }
+
+    #[test]
+    fn what_the_log_knows_is_there_after_a_kill_and_the_file_alone_refuses_all_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || CommandJournal::open(directory.path(), now()).unwrap().0;
+        let mut journal = open();
+        for id in ["c-1", "c-2", "c-3"] {
+            journal.admit(&command(id), &result(id, Status::Accepted), now()).unwrap();
+        }
+        journal.answer(&result("c-1", Status::Succeeded)).unwrap();
+        journal.answer(&result("c-2", Status::Succeeded)).unwrap();
+        journal.delivered("c-1").unwrap();
+        // The release before reads the file alone, and what it reads it in.
+        let text = std::fs::read_to_string(directory.path().join("commands.json")).unwrap();
+        let mut before: Replay =
+            serde_json::from_value(serde_json::from_str::<Value>(&text).unwrap()["replay"].take()).unwrap();
+        for id in ["c-1", "c-2", "c-3", "c-4"] {
+            assert_eq!(before.admit(&command(id), now()), Err(Reason::BelowWatermark), "{id}");
+        }
+        drop(journal);
+        let mut journal = open();
+        assert_eq!(
+            journal.undelivered().iter().map(|result| result.id.as_str()).collect::<Vec<_>>(),
+            ["c-2"]
+        );
+        assert_eq!(journal.pending().len(), 1);
+        for id in ["c-1", "c-2", "c-3"] {
+            let again = journal.admit(&command(id), &result(id, Status::Accepted), now());
+            assert_eq!(again.unwrap_err().0, Reason::Replayed);
+        }
+        journal.admit(&command("c-4"), &result("c-4", Status::Accepted), now()).unwrap();
+    }
+
+    #[test]
+    fn in_a_quiet_moment_the_file_alone_is_all_there_is_to_know() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
+        journal.admit(&command("c-1"), &result("c-1", Status::Succeeded), now()).unwrap();
+        journal.settle().unwrap();
+        std::fs::remove_file(directory.path().join("commands.log")).unwrap();
+        let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
+        assert_eq!(journal.undelivered().len(), 1);
+        journal.admit(&command("c-2"), &result("c-2", Status::Succeeded), now()).unwrap();
+    }
+
+    #[test]
+    fn records_that_the_file_has_already_are_not_mixed_with_newer_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || CommandJournal::open(directory.path(), now()).unwrap().0;
+        let mut journal = open();
+        journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now()).unwrap();
+        // Folded, and the process ends before the next record overwrites the old ones.
+        journal.fold().unwrap();
+        drop(journal);
+        let mut journal = open();
+        journal.answer(&result("c-1", Status::Succeeded)).unwrap();
+        drop(journal);
+        assert_eq!((open().pending().len(), open().undelivered().len()), (0, 1));
+    }
+
+    #[test]
+    fn more_commands_than_the_log_holds_are_all_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
+        for number in 0..1000 {
+            let id = format!("c-{number}");
+            let mut answer = result(&id, Status::Succeeded);
+            answer.output = "x".repeat(400).into();
+            journal.admit(&command(&id), &answer, now()).unwrap();
+            journal.delivered(&id).unwrap();
+        }
+        drop(journal);
+        let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
+        for number in 0..1000 {
+            let id = format!("c-{number}");
+            let again = journal.admit(&command(&id), &result(&id, Status::Succeeded), now());
+            assert_eq!(again.unwrap_err().0, Reason::Replayed);
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_release_before_and_a_log_of_this_one_are_both_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
+        journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now()).unwrap();
+        drop(journal);
+        // The release before ran in between, and wrote the file in its way.
+        let text = r#"{"v":1,"replay":{"watermark":null,"seen":{}},"answers":{}}"#;
+        std::fs::write(directory.path().join("commands.json"), text).unwrap();
+        let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
+        assert_eq!(journal.pending().len(), 1);
+        let again = journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now());
+        assert_eq!(again.unwrap_err().0, Reason::Replayed);
     }
 
     #[test]
@@ -271,6 +503,7 @@ mod tests {
         for (id, reason) in [("c-1", Reason::NotNow), ("c-2", Reason::Quarantined)] {
             journal.answer(&CommandResult { reason, ..result(id, Status::Failed) }).unwrap();
         }
+        journal.fold().unwrap();
         let text = std::fs::read_to_string(directory.path().join("commands.json")).unwrap();
         let content: Value = serde_json::from_str(&text).unwrap();
         for id in ["c-1", "c-2"] {
@@ -288,6 +521,7 @@ mod tests {
         for id in ["c-1", "c-2"] {
             journal.admit(&command(id), &result(id, Status::Succeeded), now()).unwrap();
         }
+        journal.settle().unwrap();
         let path = directory.path().join("commands.json");
         let mut content: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         content["answers"]["c-1"]["result"]["reason"] = "of_tomorrow".into();

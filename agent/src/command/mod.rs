@@ -2,6 +2,8 @@
 
 mod flood;
 mod journal;
+mod rate;
 
 pub use flood::{Flood, Verdict};
 pub use journal::{CommandJournal, Pending};
+pub use rate::CommandRate;

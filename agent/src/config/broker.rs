@@ -59,6 +59,13 @@ pub struct Broker {
         serialize_with = "duration::text"
     )]
     pub backoff_max: Duration,
+    /// Commands that are taken of one operator in a minute.
+    #[serde(default = "commands_per_minute", deserialize_with = "values::commands_per_minute")]
+    pub max_commands_per_minute: u32,
+}
+
+fn commands_per_minute() -> u32 {
+    120
 }
 
 fn prefix() -> String {

@@ -31,6 +31,7 @@ pub(super) fn assemble(source: &mut impl Source) -> Option<Sections> {
     let network = source.section("network");
     let repository = source.section("repository");
     let local = source.section("local");
+    let room = source.section("room");
     let audit = source.section("audit");
     let log = source.section("log");
     let sections = Sections {
@@ -41,6 +42,7 @@ pub(super) fn assemble(source: &mut impl Source) -> Option<Sections> {
         network: network?,
         repository: repository?,
         local: local?,
+        room: room?,
         audit: audit?,
         log: log?,
     };

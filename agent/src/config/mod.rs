@@ -6,14 +6,17 @@ mod broker;
 mod file;
 mod overlay;
 mod sections;
+mod trial;
 mod values;
 
 use std::path::{Path, PathBuf};
 
 pub use broker::Broker;
 pub use sections::{
-    Audit, Deadbands, Device, Health, Local, Log, LogLevel, Network, Partner, Paths, Repository, Sections,
+    Audit, Deadbands, Device, Health, Local, Log, LogLevel, Network, Partner, Paths, Repository, Room,
+    Sections,
 };
+pub use trial::{ChangeError, TakenUp, Trial, Trials};
 pub use values::BrokerUrl;
 
 /// A configuration file has at most this many bytes.

@@ -11,9 +11,10 @@ use super::file::{Source, assemble, rephrase};
 use super::sections::Sections;
 use crate::text::clean;
 
-/// Who the device is and where its stores lie belong to the image. `vigil-updaterd` reads them from the image's file
-/// alone: an overlay that changed them would split the two daemons.
-const OF_THE_IMAGE: [&str; 2] = ["device", "paths"];
+/// Who the device is, where its stores lie and which programs it may run belong to the image. `vigil-updaterd` reads
+/// the first two from the image's file alone: an overlay that changed them would split the two daemons. And nobody
+/// brings programs in by a command.
+const OF_THE_IMAGE: [&str; 3] = ["device", "paths", "room"];
 
 /// So much of a key is shown, and so many keys: someone else wrote them.
 const KEY_CHARS: usize = 64;
@@ -27,14 +28,18 @@ struct Overlay {
 }
 
 /// Reads the overlay, if there is one, and merges it; `Err` has one text for each problem.
-pub(super) fn apply(path: &Path, mut tree: Value) -> Result<Option<(u64, Sections)>, Vec<String>> {
-    let bytes = match vigil_durable::read_bounded(path, FILE_BYTES) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ok(None),
-        Err(error) => return Err(vec![error.to_string()]),
-    };
+pub(super) fn apply(path: &Path, tree: Value) -> Result<Option<(u64, Sections)>, Vec<String>> {
+    match vigil_durable::read_bounded(path, FILE_BYTES) {
+        Ok(Some(bytes)) => apply_bytes(&bytes, tree).map(Some),
+        Ok(None) => Ok(None),
+        Err(error) => Err(vec![error.to_string()]),
+    }
+}
+
+/// Merges an overlay over the default's tree.
+pub(super) fn apply_bytes(bytes: &[u8], mut tree: Value) -> Result<(u64, Sections), Vec<String>> {
     let overlay: Overlay =
-        serde_json::from_slice(&bytes).map_err(|error| vec![format!("not an overlay: {error}")])?;
+        serde_json::from_slice(bytes).map_err(|error| vec![format!("not an overlay: {error}")])?;
     if overlay.v != 1 {
         return Err(vec![format!("has format {}, this release reads format 1", overlay.v)]);
     }
@@ -49,7 +54,7 @@ pub(super) fn apply(path: &Path, mut tree: Value) -> Result<Option<(u64, Section
     let mut source = Json { tree, problems: Vec::new() };
     source.unknown_sections();
     match assemble(&mut source) {
-        Some(sections) if source.problems.is_empty() => Ok(Some((overlay.version, sections))),
+        Some(sections) if source.problems.is_empty() => Ok((overlay.version, sections)),
         _ => Err(source.problems),
     }
 }

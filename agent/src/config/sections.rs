@@ -23,14 +23,15 @@ pub struct Sections {
     pub network: Network,
     pub repository: Repository,
     pub local: Local,
+    pub room: Room,
     pub audit: Audit,
     pub log: Log,
 }
 
 impl Sections {
     /// Their names, as a file has them.
-    pub const NAMES: [&str; 9] =
-        ["device", "paths", "broker", "health", "network", "repository", "local", "audit", "log"];
+    pub const NAMES: [&str; 10] =
+        ["device", "paths", "broker", "health", "network", "repository", "local", "room", "audit", "log"];
 }
 
 /// Who the device is.
@@ -264,6 +265,24 @@ impl Default for Local {
     fn default() -> Self {
         Self { read_group: "vigil".to_owned(), admin_group: "vigil-admin".to_owned() }
     }
+}
+
+/// What can be done to the room, each by a program of the image; what has none is answered `unsupported`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Room {
+    /// Restarts the device.
+    #[serde(deserialize_with = "values::program")]
+    pub reboot: Vec<String>,
+    /// Restarts the room's application.
+    #[serde(deserialize_with = "values::program")]
+    pub restart_app: Vec<String>,
+    /// Makes the device show or sound where it is.
+    #[serde(deserialize_with = "values::program")]
+    pub locate: Vec<String>,
+    /// While this file exists a call is on.
+    #[serde(deserialize_with = "values::optional_path")]
+    pub call_file: Option<PathBuf>,
 }
 
 /// The audit log.

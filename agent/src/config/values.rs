@@ -217,6 +217,26 @@ pub(super) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Err
         .map(PathBuf::from)
 }
 
+/// Arguments of a program at most.
+const ARGUMENTS: usize = 32;
+
+/// A program by its absolute path, and its arguments; an empty list is none.
+pub(super) fn program<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let words = Vec::<String>::deserialize(from)?;
+    let sound = words.first().is_none_or(|program| program.starts_with('/')) && words.len() <= ARGUMENTS;
+    if sound {
+        Ok(words)
+    } else {
+        Err(D::Error::custom("must be a program by its absolute path and at most 31 arguments"))
+    }
+}
+
+pub(super) fn commands_per_minute<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let number = u32::deserialize(from)?;
+    let range = 1..=1_000_000;
+    if range.contains(&number) { Ok(number) } else { Err(D::Error::custom("must be between 1 and 1000000")) }
+}
+
 pub(super) fn optional_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
     path(from).map(Some)
 }

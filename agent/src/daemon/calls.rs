@@ -1,5 +1,7 @@
 //! Calls over the local socket, and diagnoses for whoever asked.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -11,6 +13,9 @@ use crate::audit::Outcome;
 use crate::command::Verdict;
 use crate::local::{Answer, Call, Refused, Request, error_body};
 use crate::report::update_state;
+
+/// A network test takes at most so long, whatever its probes do.
+const DIAGNOSIS: Duration = Duration::from_secs(300);
 
 impl Daemon {
     pub(super) fn on_call(&mut self, request: Request) {
@@ -45,6 +50,7 @@ impl Daemon {
     }
 
     fn audit_page(&self, first: Option<u64>, limit: usize) -> Answer {
+        self.audit.seal();
         let first = first.unwrap_or_else(|| self.audit.size().saturating_sub(limit as u64));
         match self.audit.read(first, limit) {
             Ok(entries) => {
@@ -56,7 +62,6 @@ impl Daemon {
     }
 
     fn status(&self) -> Value {
-        let (dropped, compacted) = self.outbox.counts();
         json!({
             "v": 1,
             "device": self.config.device.id,
@@ -75,8 +80,7 @@ impl Daemon {
                 "attempts": self.link.attempts,
                 "last_error": self.link.last_error,
                 "waiting": !self.outbox.is_empty(),
-                "dropped_messages": dropped,
-                "compacted_states": compacted,
+                "outbox": self.outbox.ledger(),
             },
             "operators": self.operators.as_ref().map(|list| json!({ "count": list.operators.len(), "expires": list.expires })),
             "update": update_state(self.update.as_ref()),
@@ -101,15 +105,24 @@ impl Daemon {
         config.sections.network.add_profiles(self.profiles.values());
         let sender = self.diagnoses.clone();
         let id = id.to_owned();
-        tokio::task::spawn_local(async move {
-            let diagnosis = crate::network::diagnose(&config, &id, Timestamp::now()).await;
+        let command = matches!(by, AskedBy::Command(_)).then(|| id.clone());
+        let task = tokio::task::spawn_local(async move {
+            let diagnosis = crate::network::diagnose(&config, &id, Timestamp::now());
+            let diagnosis = tokio::time::timeout(DIAGNOSIS, diagnosis).await.ok();
             let _ = sender.send(Asked { diagnosis, by }).await;
         });
+        self.diagnosis = command.map(|id| (id, task.abort_handle()));
         Ok(())
     }
 
     pub(super) fn on_diagnosis(&mut self, Asked { diagnosis, by }: Asked) {
+        let running = self.diagnosis.take();
+        if matches!(by, AskedBy::Command(_)) && running.is_none() {
+            // It was stopped when it had just ended.
+            return;
+        }
         self.diagnosing = false;
+        let Some(diagnosis) = diagnosis else { return self.on_endless_diagnosis(by) };
         let works = |layer: Layer| {
             diagnosis.evidence.iter().any(|evidence| {
                 evidence.layer == layer && matches!(evidence.outcome, Found::Ok | Found::Warning)
@@ -135,5 +148,19 @@ impl Daemon {
             }
         }
         self.last_diagnosis = Some(diagnosis);
+    }
+
+    fn on_endless_diagnosis(&mut self, by: AskedBy) {
+        let message = format!("the network test took longer than {} s", DIAGNOSIS.as_secs());
+        match by {
+            AskedBy::Trial => {}
+            AskedBy::Local(answer) => {
+                drop(answer.send((StatusCode::GATEWAY_TIMEOUT, error_body("timed_out", &message))));
+            }
+            AskedBy::Command(id) => {
+                let kind = Kind::Diagnose.name();
+                self.finish(&id, kind, Status::Failed, Reason::TimedOut, &message, Value::Null);
+            }
+        }
     }
 }

@@ -1,34 +1,68 @@
 //! One command, from the broker to its answer and its audit entry.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use rumqttc::v5::mqttbytes::v5::Publish;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 use vigil_protocol::authorize::{Authorized, Device, Refusal, authorize};
-use vigil_protocol::command::{CommandResult, Kind, Reason, Status};
+use vigil_protocol::command::{Command, CommandResult, Kind, Reason, Status};
 
 use super::{AskedBy, Daemon};
-use crate::audit::Outcome;
+use crate::audit::{Outcome, Record};
 use crate::command::Verdict;
 use crate::update::Ask;
 use vigil_wire::{Control, Request};
 
-/// The kinds that this agent knows by name alone are answered `unsupported`, to those who might send them.
-fn is_carried_out(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Ping
-            | Kind::Diagnose
-            | Kind::UpdateInstall
-            | Kind::UpdatePause
-            | Kind::UpdateResume
-            | Kind::UpdateCancel
-            | Kind::UpdateRollback
-    )
+/// Commands that wait until fewer answers do. A broker that sends more than we have asked for is not listened to: what
+/// it has no acknowledgement for it sends again.
+const UNHEARD: usize = 32;
+/// How long a configuration on trial waits for the broker, unless the command says so: in seconds.
+const CONFIRM_SECONDS: u64 = 300;
+const CONFIRM_RANGE: std::ops::RangeInclusive<u64> = 10..=3600;
+
+/// What becomes of an authorized command.
+enum Plan {
+    /// It is answered at once; what it sets in motion follows from its kind.
+    Done { status: Status, reason: Reason, message: String, output: Value },
+    /// It is begun, and answered later.
+    Begin,
+}
+
+impl Plan {
+    fn done(output: Value) -> Self {
+        Self::Done { status: Status::Succeeded, reason: Reason::Ok, message: String::new(), output }
+    }
+
+    fn failed(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Done { status: Status::Failed, reason, message: message.into(), output: Value::Null }
+    }
 }
 
 impl Daemon {
-    pub(super) fn on_command(&mut self, message: &Publish) {
+    /// A message on one of the topics for commands. While too many answers wait, it does too.
+    pub(super) fn on_command(&mut self, message: Publish) {
+        if self.unheard.len() < UNHEARD {
+            self.unheard.push_back(message);
+        }
+        self.hear();
+    }
+
+    /// Takes up the commands that wait, as long as their answers find room.
+    pub(super) fn hear(&mut self) {
+        while !self.outbox.is_crowded()
+            && let Some(message) = self.unheard.pop_front()
+        {
+            self.take_command(&message);
+            // Now it is durable, or refused for good: the broker may forget it.
+            if let Some(connection) = &self.connection {
+                connection.acknowledge(&message);
+            }
+        }
+    }
+
+    fn take_command(&mut self, message: &Publish) {
         let now = Timestamp::now();
         let device = &self.config.device;
         let device = Device {
@@ -36,34 +70,108 @@ impl Daemon {
             clock_doubtful: self.update.as_ref().is_some_and(|status| status.trust.clock_behind),
             ..Device::new(&device.id, &device.tenant, &device.groups)
         };
-        match authorize(&message.payload, self.operators.as_ref(), &device, now) {
-            Ok(authorized) if !is_carried_out(authorized.kind) => self.refuse(&Refusal {
-                reason: Reason::Unsupported,
-                message: format!("this agent does not carry out {} yet", authorized.kind.name()),
-                claimed_id: Some(authorized.command.id),
-                claimed_kind: Some(authorized.command.kind),
-            }),
+        let authorized = authorize(&message.payload, self.operators.as_ref(), &device, now);
+        match authorized.and_then(|authorized| self.permit(authorized)) {
             Ok(authorized) => self.admit(&authorized, now, message),
             Err(refusal) => self.refuse(&refusal),
         }
-        // Now it is durable, or refused for good: the broker may forget it.
-        if let Some(connection) = &self.connection {
-            connection.acknowledge(message);
+    }
+
+    /// What this device can do at all, and how often one operator may ask.
+    fn permit(&mut self, authorized: Authorized) -> Result<Authorized, Refusal> {
+        let (reason, message) = if !self.is_carried_out(authorized.kind) {
+            let message = format!("this device does not carry out {}", authorized.kind.name());
+            (Reason::Unsupported, message)
+        } else if !self.command_rate.take(&authorized.operator, self.started.elapsed()) {
+            let limit = self.config.broker.max_commands_per_minute;
+            let message = format!("more than {limit} commands of {} in a minute; wait", authorized.operator);
+            (Reason::RateLimited, message)
+        } else {
+            return Ok(authorized);
+        };
+        let Command { id, kind, .. } = authorized.command;
+        Err(Refusal { reason, message, claimed_id: Some(id), claimed_kind: Some(kind) })
+    }
+
+    /// Kinds whose rooms come later, or for which the image has no program, are answered by name.
+    fn is_carried_out(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Reboot | Kind::RestartApp | Kind::Locate => self.program(kind).is_some(),
+            Kind::Ping
+            | Kind::Refresh
+            | Kind::Diagnose
+            | Kind::Cancel
+            | Kind::ConfigApply
+            | Kind::UpdateCheck
+            | Kind::UpdateInstall
+            | Kind::UpdatePause
+            | Kind::UpdateResume
+            | Kind::UpdateCancel
+            | Kind::UpdateRollback => true,
+            Kind::ReportUpload
+            | Kind::IncidentAcknowledge
+            | Kind::IncidentSuppress
+            | Kind::IncidentResolve
+            | Kind::CaseUpdate
+            | Kind::IdentityRenew
+            | Kind::AuditAcknowledge
+            | Kind::FactoryReset => false,
+        }
+    }
+
+    /// The answer to what can be answered at once. Decides only; nothing has happened yet.
+    fn plan(&self, authorized: &Authorized) -> Plan {
+        let args = &authorized.command.args;
+        match authorized.kind {
+            Kind::Ping => Plan::done(
+                json!({ "agent": env!("CARGO_PKG_VERSION"), "uptime_seconds": self.elapsed().as_secs() }),
+            ),
+            Kind::Refresh | Kind::UpdateCheck => Plan::done(Value::Null),
+            Kind::Cancel => match args.get("command").and_then(Value::as_str) {
+                None => Plan::failed(Reason::BadArgument, "command: the id of the command to stop"),
+                Some(id) if self.can_stop(id) => Plan::done(Value::Null),
+                Some(id) if self.following.as_deref() == Some(id) => {
+                    Plan::failed(Reason::NotNow, "an update is stopped with update.cancel")
+                }
+                Some(_) => Plan::failed(Reason::NotNow, "no such command is under way"),
+            },
+            Kind::Diagnose if self.diagnosing => {
+                Plan::failed(Reason::Busy, "another diagnosis is under way; try again in a moment")
+            }
+            Kind::ConfigApply => self.plan_config(args),
+            _ => Plan::Begin,
+        }
+    }
+
+    fn plan_config(&self, args: &BTreeMap<String, Value>) -> Plan {
+        let bad = |message: &str| Plan::failed(Reason::BadArgument, message);
+        if self.trial.is_some() {
+            return Plan::failed(Reason::Busy, "another configuration is on trial");
+        }
+        if !args.get("patch").is_some_and(Value::is_object) {
+            return bad("patch: an object, the merge patch over the overlay");
+        }
+        if args.get("expected_version").and_then(Value::as_u64).is_none() {
+            return bad("expected_version: the version of the overlay, as the device publishes it");
+        }
+        match confirm_seconds(args) {
+            Some(_) => Plan::Begin,
+            None => bad("confirm_within: seconds, 10 to 3600"),
         }
     }
 
     fn admit(&mut self, authorized: &Authorized, now: Timestamp, message: &Publish) {
         let command = &authorized.command;
-        let accepted = self.result(&command.id, &command.kind, Status::Accepted, Reason::Ok, "");
+        let plan = self.plan(authorized);
+        let answer = match &plan {
+            Plan::Begin => self.result(&command.id, &command.kind, Status::Accepted, Reason::Ok, ""),
+            Plan::Done { status, reason, message, output } => CommandResult {
+                output: output.clone(),
+                ..self.result(&command.id, &command.kind, *status, *reason, message)
+            },
+        };
         let actor = format!("operator:{}", authorized.operator);
-        let recorded = json!({ "id": command.id, "kind": command.kind, "args": command.args });
-        let admitted = self.commands.admit(command, &accepted, now).and_then(|()| {
-            // What cannot be recorded does not happen.
-            self.audit
-                .record("command.accepted", &actor, Outcome::Success, recorded)
-                .map_err(|error| (Reason::Storage, format!("the audit log cannot be written: {error}")))
-        });
-        if let Err((reason, message)) = admitted {
+        if let Err((reason, message)) = self.commands.admit(command, &answer, now) {
             return self.refuse(&Refusal {
                 reason,
                 message,
@@ -71,33 +179,55 @@ impl Daemon {
                 claimed_kind: Some(command.kind.clone()),
             });
         }
+        let accepted = json!({ "id": command.id, "kind": command.kind, "args": command.args });
+        let mut records = vec![Record {
+            event: "command.accepted",
+            actor: &actor,
+            outcome: Outcome::Success,
+            detail: accepted,
+        }];
+        if let Plan::Done { .. } = plan {
+            records.push(finished(&answer));
+        }
+        if let Err(error) = self.audit.record_all(records) {
+            // What cannot be recorded does not happen.
+            let message = format!("the audit log cannot be written: {error}");
+            let (id, kind) = (&command.id, &command.kind);
+            return self.finish(id, kind, Status::Failed, Reason::Storage, &message, Value::Null);
+        }
         info!(id = command.id, kind = command.kind, actor, "command accepted");
-        self.say(&accepted);
-        match authorized.kind {
-            Kind::Ping => {
-                let output =
-                    json!({ "agent": env!("CARGO_PKG_VERSION"), "uptime_seconds": self.elapsed().as_secs() });
-                self.finish(&command.id, &command.kind, Status::Succeeded, Reason::Ok, "", output);
-            }
-            Kind::Diagnose => {
-                let by = AskedBy::Command(command.id.clone());
-                if let Err(message) = self.start_diagnosis(&command.id, by) {
-                    self.finish(
-                        &command.id,
-                        &command.kind,
-                        Status::Failed,
-                        Reason::Busy,
-                        message,
-                        Value::Null,
-                    );
+        self.say(&answer);
+        if answer.status != Status::Failed {
+            self.begin(authorized, message);
+        }
+    }
+
+    /// Sets in motion what was admitted and recorded.
+    fn begin(&mut self, authorized: &Authorized, message: &Publish) {
+        let Authorized { command, kind, .. } = authorized;
+        match kind {
+            Kind::Refresh => self.say_everything(),
+            Kind::UpdateCheck => drop(self.asks.try_send(Ask::Refresh)),
+            Kind::Cancel => {
+                if let Some(id) = command.args.get("command").and_then(Value::as_str) {
+                    self.stop_command(id, &authorized.operator);
                 }
             }
-            kind @ (Kind::UpdateInstall
+            Kind::Diagnose => {
+                if let Err(message) = self.start_diagnosis(&command.id, AskedBy::Command(command.id.clone()))
+                {
+                    let (id, kind) = (&command.id, &command.kind);
+                    self.finish(id, kind, Status::Failed, Reason::Busy, message, Value::Null);
+                }
+            }
+            Kind::ConfigApply => self.begin_config_trial(command),
+            Kind::Reboot | Kind::RestartApp | Kind::Locate => self.begin_action(command, *kind),
+            Kind::UpdateInstall
             | Kind::UpdatePause
             | Kind::UpdateResume
             | Kind::UpdateCancel
-            | Kind::UpdateRollback) => self.order_of_updater(&command.id, kind, &message.payload),
-            // Refused as unsupported before it came here.
+            | Kind::UpdateRollback => self.order_of_updater(&command.id, *kind, &message.payload),
+            // Answered already, or never admitted.
             _ => {}
         }
     }
@@ -195,11 +325,15 @@ impl Daemon {
 
     /// An answer on the way to the last one.
     pub(super) fn progress(&mut self, id: &str, kind: &str, message: &str) {
-        let result = self.result(id, kind, Status::Running, Reason::Ok, message);
-        if let Err(error) = self.commands.answer(&result) {
-            warn!(%error, id, "the answer is not durable");
+        self.tell_progress(&self.result(id, kind, Status::Running, Reason::Ok, message));
+    }
+
+    /// Keeps and says an answer on the way to the last one.
+    pub(super) fn tell_progress(&mut self, result: &CommandResult) {
+        if let Err(error) = self.commands.answer(result) {
+            warn!(%error, id = result.id, "the answer is not durable");
         }
-        self.say(&result);
+        self.say(result);
     }
 
     /// The last answer: durable, then recorded, then said.
@@ -216,19 +350,31 @@ impl Daemon {
         if let Err(error) = self.commands.answer(&result) {
             warn!(%error, id, "the answer is not durable");
         }
-        let outcome = if status == Status::Succeeded { Outcome::Success } else { Outcome::Failure };
-        let detail =
-            json!({ "id": id, "kind": kind, "status": status, "reason": reason, "message": message });
-        self.record("command.finished", "device", outcome, detail);
+        let _ = self.audit.record_all(vec![finished(&result)]);
         self.say(&result);
+    }
+
+    /// After a start: the account goes on, and so do the final answers that the broker does not have.
+    pub(super) fn take_up_outbox(&mut self) {
+        let undelivered = self.commands.undelivered();
+        self.outbox.resume(self.ledger.load(), undelivered.len());
+        for result in undelivered {
+            if let Ok(payload) = serde_json::to_vec(&result) {
+                self.outbox.push_again(self.topics.result(&result.id), payload, result.id.clone());
+            }
+        }
     }
 
     /// After a start: what was cut short is said to be interrupted, and never run again unasked.
     pub(super) fn take_up_commands(&mut self) {
         for pending in self.commands.pending() {
-            let CommandResult { id, kind, .. } = pending.result;
+            let CommandResult { id, kind, output, .. } = pending.result;
             if pending.goes_on {
                 self.following = Some(id);
+            } else if self.trial.as_ref().is_some_and(|trial| trial.settings.command == id) {
+                // It is answered when the trial has ended.
+            } else if output["boot"].is_string() && output["boot"] != Value::String(super::boot_id()) {
+                self.finish(&id, &kind, Status::Succeeded, Reason::Ok, "", Value::Null);
             } else {
                 let message = "the device restarted while it ran; sign a new command if it is still wanted";
                 self.finish(&id, &kind, Status::Interrupted, Reason::Interrupted, message, Value::Null);
@@ -236,7 +382,7 @@ impl Daemon {
         }
     }
 
-    /// After connecting: final answers that the broker does not have.
+    /// After connecting: final answers that the broker does not have and that do not wait.
     pub(super) fn say_undelivered(&mut self) {
         for result in self.commands.undelivered() {
             if !self.outbox.holds(&result.id) {
@@ -244,4 +390,20 @@ impl Daemon {
             }
         }
     }
+}
+
+/// The argument `confirm_within` of `config.apply`.
+pub(super) fn confirm_seconds(args: &BTreeMap<String, Value>) -> Option<u64> {
+    match args.get("confirm_within") {
+        None => Some(CONFIRM_SECONDS),
+        Some(value) => value.as_u64().filter(|seconds| CONFIRM_RANGE.contains(seconds)),
+    }
+}
+
+/// The entry of a final answer.
+fn finished(result: &CommandResult) -> Record<'static> {
+    let CommandResult { id, kind, status, reason, message, .. } = result;
+    let outcome = if *status == Status::Succeeded { Outcome::Success } else { Outcome::Failure };
+    let detail = json!({ "id": id, "kind": kind, "status": status, "reason": reason, "message": message });
+    Record { event: "command.finished", actor: "device", outcome, detail }
 }

@@ -1,19 +1,24 @@
 //! `vigild` itself: one value that owns all state, one loop that feeds it.
 
+mod actions;
 mod calls;
 mod commands;
+mod ledger;
 mod publish;
+mod trial;
 mod updates;
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
+use rumqttc::v5::mqttbytes::v5::Publish;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 use vigil_protocol::command::Kind;
@@ -25,8 +30,8 @@ use vigil_protocol::trusted::PartnerProfile;
 use vigil_wire::{Contact, UpdateStatus};
 
 use crate::audit::{Audit, Log, Outcome, origin};
-use crate::command::{CommandJournal, Flood};
-use crate::config::Config;
+use crate::command::{CommandJournal, CommandRate, Flood};
+use crate::config::{Config, TakenUp, Trial, Trials};
 use crate::health::{Collectors, Reporter};
 use crate::identity::Identity;
 use crate::link::{Backoff, Connection, Granted, LinkEvent, Outbox};
@@ -42,10 +47,28 @@ const FLUSH: Duration = Duration::from_secs(3);
 /// Refusals that are told at once, and how often one more is.
 const REFUSALS: (u32, Duration) = (10, Duration::from_secs(10));
 
-/// A diagnosis that was asked for.
+/// How often it is looked whether a call is over that commands wait for.
+const HELD_LOOK: Duration = Duration::from_secs(5);
+
+/// A diagnosis that was asked for; none if it took too long.
 struct Asked {
-    diagnosis: Diagnosis,
+    diagnosis: Option<Diagnosis>,
     by: AskedBy,
+}
+
+/// A configuration on trial, and when this start gives it up.
+struct ConfigTrial {
+    settings: Trial,
+    deadline: Instant,
+}
+
+/// Why the daemon came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// The configuration has changed: it is to be read again.
+    Reload,
 }
 
 enum AskedBy {
@@ -75,12 +98,22 @@ struct LinkState {
 
 struct Daemon {
     config: Config,
+    config_path: PathBuf,
+    trial: Option<ConfigTrial>,
+    /// All that hangs on the configuration must begin anew.
+    reload: bool,
     identity: Identity,
     topics: Topics,
     audit: Audit,
     numbers: Numbers,
     outbox: Outbox,
+    ledger: ledger::LedgerFile,
     commands: CommandJournal,
+    command_rate: CommandRate,
+    /// Commands that came and were not looked at yet.
+    unheard: VecDeque<Publish>,
+    /// Commands that wait for the end of a call.
+    held: Vec<actions::Held>,
     operators: Option<Operators>,
     /// Partners' profiles, by their names.
     profiles: BTreeMap<String, PartnerProfile>,
@@ -96,6 +129,8 @@ struct Daemon {
     updater_events: Store,
     last_diagnosis: Option<Diagnosis>,
     diagnosing: bool,
+    /// The command whose diagnosis is under way.
+    diagnosis: Option<(String, AbortHandle)>,
     trial_looked: Option<Instant>,
     contact: Contact,
     link: LinkState,
@@ -103,7 +138,8 @@ struct Daemon {
     reconnect_at: Option<Instant>,
     backoff: Backoff,
     nonce: String,
-    digested: Option<(Instant, BTreeMap<String, TopicDigest>, String)>,
+    /// When a digest was signed last, over which topics, and over how many audit entries.
+    digested: Option<(Instant, BTreeMap<String, TopicDigest>, u64)>,
     command_flood: Flood,
     local_flood: Flood,
     started: Instant,
@@ -111,6 +147,7 @@ struct Daemon {
     asks: mpsc::Sender<Ask>,
     diagnoses: mpsc::Sender<Asked>,
     order_answers: mpsc::Sender<OrderAnswer>,
+    actions: mpsc::Sender<actions::ActionEnded>,
 }
 
 struct Inputs {
@@ -120,50 +157,73 @@ struct Inputs {
     refused: mpsc::Receiver<Refused>,
     diagnoses: mpsc::Receiver<Asked>,
     order_answers: mpsc::Receiver<OrderAnswer>,
+    actions: mpsc::Receiver<actions::ActionEnded>,
 }
 
 /// Reads the configuration: the image's file, and the overlay in the state directory that it names.
 pub fn load_config(path: &Path) -> Result<Config, crate::config::ConfigError> {
     let state = Config::load(path, None)?.paths.state.clone();
-    Config::load(path, Some(&state.join("overlay.json")))
+    Config::load(path, Some(Trials::new(&state).overlay()))
 }
 
-/// Runs until `stop` completes.
-pub async fn run(config: Config, stop: impl Future<Output = &'static str>) -> anyhow::Result<()> {
-    let (mut daemon, mut inputs) = Daemon::open(config)?;
+/// Reads the configuration as [`load_config`], or the one on trial, if there is one and it has a start left.
+fn take_up_config(path: &Path) -> Result<(Config, TakenUp), crate::config::ConfigError> {
+    let config = load_config(path)?;
+    let trials = Trials::new(&config.paths.state);
+    let found = trials.take_up();
+    match found {
+        TakenUp::OnTrial(_) => Ok((Config::load(path, Some(trials.trial()))?, found)),
+        _ => Ok((config, found)),
+    }
+}
+
+/// Runs until `stop` completes, or the configuration has changed. Within a `LocalSet`, whose tasks end with it.
+pub async fn run(path: &Path, stop: impl Future<Output = &'static str>) -> anyhow::Result<Ended> {
+    let (config, found) = take_up_config(path)?;
+    let (mut daemon, mut inputs) = Daemon::open(config, path)?;
+    daemon.take_up(found);
     let interval = daemon.config.health.interval;
     let mut look_at = Instant::now();
     let mut stop = pin!(stop);
-    let reason = loop {
+    let (reason, ended) = loop {
+        daemon.pump();
+        if daemon.reload {
+            break ("the configuration has changed", Ended::Reload);
+        }
         let reconnect_at = daemon.reconnect_at;
-        let reconnect = async {
-            match reconnect_at {
-                Some(time) => sleep_until(time).await,
-                None => std::future::pending().await,
-            }
-        };
+        let trial_ends = daemon.trial.as_ref().map(|trial| trial.deadline);
+        let held_look = (!daemon.held.is_empty()).then(|| Instant::now() + HELD_LOOK);
         tokio::select! {
-            reason = &mut stop => break reason,
+            reason = &mut stop => break (reason, Ended::Stopped),
             Some(event) = inputs.link.recv() => daemon.on_link(event),
             Some(news) = inputs.news.recv() => daemon.on_news(news),
             Some(request) = inputs.calls.recv() => daemon.on_call(request),
             Some(refused) = inputs.refused.recv() => daemon.on_refused_call(&refused),
             Some(asked) = inputs.diagnoses.recv() => daemon.on_diagnosis(asked),
             Some(answer) = inputs.order_answers.recv() => daemon.on_order_answer(answer),
-            () = reconnect => daemon.connect(),
+            Some(ended) = inputs.actions.recv() => daemon.on_action(ended),
+            () = at(reconnect_at) => daemon.connect(),
+            () = at(trial_ends) => daemon.end_trial(),
+            () = at(held_look) => daemon.look_after_held(),
             () = sleep_until(look_at) => {
                 look_at = Instant::now() + interval;
                 daemon.look();
             }
         }
-        daemon.pump();
     };
     daemon.stop(reason, &mut inputs.link).await;
-    Ok(())
+    Ok(ended)
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Daemon {
-    fn open(config: Config) -> anyhow::Result<(Self, Inputs)> {
+    fn open(config: Config, config_path: &Path) -> anyhow::Result<(Self, Inputs)> {
         let state = config.paths.state.clone();
         let device = &config.device;
         let now = Timestamp::now();
@@ -204,12 +264,13 @@ impl Daemon {
         let (link_events, link) = mpsc::channel(32);
         let (diagnoses, diagnoses_in) = mpsc::channel(4);
         let (order_answers, order_answers_in) = mpsc::channel(4);
+        let (actions, actions_in) = mpsc::channel(4);
         let (asks, asks_in) = mpsc::channel(16);
         let (news_sender, news) = mpsc::channel(16);
         let updater_events = Store::new(state.join("updater-events.json"), "updater_events", 1, 4096);
         start_courier(&config, &updater_events, asks_in, news_sender);
 
-        let mut daemon = Self {
+        let daemon = Self {
             topics: Topics::new(&config.broker.prefix, &device.id)?,
             backoff: Backoff::new(config.broker.backoff_min, config.broker.backoff_max),
             reporter: Reporter::new(config.health.clone()),
@@ -217,7 +278,14 @@ impl Daemon {
             audit,
             numbers,
             outbox: Outbox::default(),
+            ledger: ledger::LedgerFile::open(&config.paths.run),
             commands,
+            command_rate: CommandRate::new(config.broker.max_commands_per_minute),
+            unheard: VecDeque::new(),
+            held: Vec::new(),
+            config_path: config_path.to_owned(),
+            trial: None,
+            reload: false,
             operators: None,
             profiles: BTreeMap::new(),
             collectors: Collectors::new(),
@@ -229,6 +297,7 @@ impl Daemon {
             updater_events,
             last_diagnosis: None,
             diagnosing: false,
+            diagnosis: None,
             trial_looked: None,
             contact: Contact::default(),
             link: LinkState::default(),
@@ -243,16 +312,30 @@ impl Daemon {
             asks,
             diagnoses,
             order_answers,
+            actions,
             config,
         };
-        daemon.take_up_commands();
-        daemon.publish_inventory();
-        daemon.publish_config();
-        daemon.publish_update();
-        daemon.set_contact(|contact| contact.ready = true);
-        let inputs =
-            Inputs { link, news, calls, refused, diagnoses: diagnoses_in, order_answers: order_answers_in };
+        let inputs = Inputs {
+            link,
+            news,
+            calls,
+            refused,
+            diagnoses: diagnoses_in,
+            order_answers: order_answers_in,
+            actions: actions_in,
+        };
         Ok((daemon, inputs))
+    }
+
+    /// Goes on where the last process ended.
+    fn take_up(&mut self, found: TakenUp) {
+        self.take_up_outbox();
+        self.take_up_trial(found);
+        self.take_up_commands();
+        self.publish_inventory();
+        self.publish_config();
+        self.publish_update();
+        self.set_contact(|contact| contact.ready = true);
     }
 
     /// Time since the daemon started: for whatever only compares.
@@ -268,6 +351,15 @@ impl Daemon {
 
     fn record(&self, event: &str, actor: &str, outcome: Outcome, detail: serde_json::Value) {
         let _ = self.audit.record(event, actor, outcome, detail);
+    }
+
+    /// In a quiet moment: what was put off is brought to the disk.
+    fn settle(&mut self) {
+        self.audit.seal();
+        if let Err(error) = self.commands.settle() {
+            warn!(%error, "the store of commands is written later");
+        }
+        self.ledger.save(self.outbox.ledger());
     }
 
     async fn stop(&mut self, reason: &str, link: &mut mpsc::Receiver<LinkEvent>) {
@@ -291,7 +383,9 @@ impl Daemon {
                 while !matches!(link.recv().await, None | Some(LinkEvent::Closed { .. })) {}
             }
         };
-        if timeout(FLUSH, flushed).await.is_err() {
+        let flushed = timeout(FLUSH, flushed).await;
+        self.settle();
+        if flushed.is_err() {
             warn!("the broker did not take everything in time; it is said again after the next start");
         }
     }
@@ -313,6 +407,11 @@ fn start_courier(config: &Config, events: &Store, asks: mpsc::Receiver<Ask>, new
         jitter: random_share(),
     };
     tokio::task::spawn_local(crate::update::run(options, fetcher, asks, news));
+}
+
+/// Tells one boot from another.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// A random number; where the kernel has none to give, a fixed one only costs the spread.

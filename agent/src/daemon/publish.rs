@@ -102,7 +102,9 @@ impl Daemon {
                     Outcome::Success,
                     json!({ "broker": url, "session": session }),
                 );
-                self.outbox.connected(granted.session_present);
+                let limit = granted.max_packet_bytes.map(|bytes| bytes as usize);
+                self.outbox.connected(granted.session_present, limit);
+                self.confirm_trial();
                 self.link = LinkState {
                     granted: Some(granted),
                     since: Some(Timestamp::now()),
@@ -123,7 +125,7 @@ impl Daemon {
                         connection.acknowledge(&message);
                     }
                 } else {
-                    self.on_command(&message);
+                    self.on_command(message);
                 }
             }
             LinkEvent::Acknowledged => {
@@ -140,6 +142,8 @@ impl Daemon {
     fn on_closed(&mut self, reason: &str, refused: bool) {
         let was_up = self.link.granted.take().is_some();
         self.connection = None;
+        // What was not acknowledged the broker sends again.
+        self.unheard.clear();
         self.outbox.disconnected();
         self.link.last_error = Some(reason.to_owned());
         self.link.since = None;
@@ -223,6 +227,12 @@ impl Daemon {
         }
     }
 
+    /// Says all retained state anew, with a new digest over it.
+    pub(super) fn say_everything(&mut self) {
+        self.outbox.assert_all_again();
+        self.digested = None;
+    }
+
     /// Looks at the machine.
     pub(super) fn look(&mut self) {
         let health = self.collectors.snapshot();
@@ -231,6 +241,7 @@ impl Daemon {
             self.publish(StateTopic::Health, health);
         }
         self.tell_untold();
+        self.settle();
     }
 
     fn publish<B: Serialize>(&mut self, topic: StateTopic, body: B) {
@@ -249,7 +260,10 @@ impl Daemon {
 
     /// Sends what can be sent now.
     pub(super) fn pump(&mut self) {
+        self.hear();
         self.sign_digest_if_due();
+        // Before anything is sent: nobody has heard of what the account does not know.
+        self.ledger.save(self.outbox.ledger());
         let Some(connection) = &self.connection else { return };
         let topics = &self.topics;
         if let Some(publication) = self.outbox.next(|topic| topics.state(topic)) {
@@ -267,13 +281,14 @@ impl Daemon {
             return;
         }
         let topics = self.outbox.topics();
-        let checkpoint = self.audit.checkpoint();
+        let entries = self.audit.size();
         if let Some((at, digested, witnessed)) = &self.digested
             && *digested == topics
-            && (*witnessed == checkpoint || at.elapsed() < CHECKPOINT_PAUSE)
+            && (*witnessed == entries || at.elapsed() < CHECKPOINT_PAUSE)
         {
             return;
         }
+        self.audit.seal();
         let seq = self.numbers.take();
         let digest = Digest {
             v: 1,
@@ -283,12 +298,12 @@ impl Daemon {
             session: self.numbers.session(),
             nonce: self.nonce.clone(),
             topics: topics.clone(),
-            checkpoint: checkpoint.clone(),
+            checkpoint: self.audit.checkpoint(),
         };
         match sign_digest(&digest, self.identity.signing_key()) {
             Ok(envelope) => {
                 self.outbox.set_state(StateTopic::Digest, seq, envelope);
-                self.digested = Some((Instant::now(), topics, checkpoint));
+                self.digested = Some((Instant::now(), topics, entries));
             }
             Err(error) => warn!(%error, "the digest could not be made"),
         }

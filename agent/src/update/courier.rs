@@ -46,6 +46,8 @@ pub enum Ask {
     Order(Request, oneshot::Sender<Result<(), ClientError>>),
     /// What is seen of the network has changed.
     Contact(Contact),
+    /// Look for what is new now, instead of at the next refresh.
+    Refresh,
 }
 
 /// What the courier learns.
@@ -127,6 +129,7 @@ pub async fn run(
                 Err(_) => break,
                 Ok(None) => return,
                 Ok(Some(Ask::Contact(contact))) => courier.contact = Some(contact),
+                Ok(Some(Ask::Refresh)) => courier.refresh_at = Instant::now(),
                 Ok(Some(Ask::Order(_, answer))) => {
                     let error = std::io::Error::from(std::io::ErrorKind::NotConnected);
                     let _ = answer.send(Err(error.into()));
@@ -166,6 +169,10 @@ impl Courier {
                 match timeout_at(until, asks.recv()).await {
                     Err(_) => break,
                     Ok(None) => return Ok(()),
+                    Ok(Some(Ask::Refresh)) => {
+                        self.refresh_at = Instant::now();
+                        break;
+                    }
                     Ok(Some(Ask::Contact(contact))) => {
                         let changed = self.contact != Some(contact);
                         self.contact = Some(contact);
