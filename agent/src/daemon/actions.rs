@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::process::Command as Process;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use vigil_protocol::command::{Command, CommandResult, Kind, Reason, Status};
 
 use super::Daemon;
@@ -16,6 +16,8 @@ use crate::audit::Outcome;
 const PROGRAM: Duration = Duration::from_secs(60);
 /// After a restart was asked for, the device must go down within this time.
 const GOING_DOWN: Duration = Duration::from_secs(300);
+/// How often it is looked whether a call is over that commands wait for.
+const HELD_LOOK: Duration = Duration::from_secs(5);
 /// Of what a program says on its standard error.
 const WORDS: usize = 300;
 
@@ -61,13 +63,12 @@ impl Daemon {
         let result = self.result(&command.id, &command.kind, Status::Running, Reason::CallActive, message);
         self.tell_progress(&result);
         self.held.push(Held { id: command.id.clone(), kind, expires: command.expires });
+        self.held_look.get_or_insert(Instant::now() + HELD_LOOK);
     }
 
     /// Lets go of what waits for the end of a call, if it is over.
     pub(super) fn look_after_held(&mut self) {
-        if self.held.is_empty() {
-            return;
-        }
+        self.held_look = None;
         let now = Timestamp::now();
         let call = self.is_call_on();
         for held in std::mem::take(&mut self.held) {
@@ -79,6 +80,7 @@ impl Daemon {
                 self.finish(&held.id, name, Status::Failed, Reason::TimedOut, message, Value::Null);
             } else {
                 self.held.push(held);
+                self.held_look.get_or_insert(Instant::now() + HELD_LOOK);
             }
         }
     }

@@ -47,9 +47,6 @@ const FLUSH: Duration = Duration::from_secs(3);
 /// Refusals that are told at once, and how often one more is.
 const REFUSALS: (u32, Duration) = (10, Duration::from_secs(10));
 
-/// How often it is looked whether a call is over that commands wait for.
-const HELD_LOOK: Duration = Duration::from_secs(5);
-
 /// A diagnosis that was asked for; none if it took too long.
 struct Asked {
     diagnosis: Option<Diagnosis>,
@@ -114,6 +111,8 @@ struct Daemon {
     unheard: VecDeque<Publish>,
     /// Commands that wait for the end of a call.
     held: Vec<actions::Held>,
+    /// When it is looked whether the call is over.
+    held_look: Option<Instant>,
     operators: Option<Operators>,
     /// Partners' profiles, by their names.
     profiles: BTreeMap<String, PartnerProfile>,
@@ -192,7 +191,7 @@ pub async fn run(path: &Path, stop: impl Future<Output = &'static str>) -> anyho
         }
         let reconnect_at = daemon.reconnect_at;
         let trial_ends = daemon.trial.as_ref().map(|trial| trial.deadline);
-        let held_look = (!daemon.held.is_empty()).then(|| Instant::now() + HELD_LOOK);
+        let held_look = daemon.held_look;
         tokio::select! {
             reason = &mut stop => break (reason, Ended::Stopped),
             Some(event) = inputs.link.recv() => daemon.on_link(event),
@@ -283,6 +282,7 @@ impl Daemon {
             command_rate: CommandRate::new(config.broker.max_commands_per_minute),
             unheard: VecDeque::new(),
             held: Vec::new(),
+            held_look: None,
             config_path: config_path.to_owned(),
             trial: None,
             reload: false,
