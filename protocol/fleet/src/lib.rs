@@ -1,10 +1,12 @@
 //! The operator's end of Vigil: see the fleet, ask it, check what it says.
 //!
-//! `check`, `fleet`, `order` and `text` decide and are plain functions; `link` moves bytes; `run` holds one small file
+//! `answers`, `check`, `filter`, `fleet`, `order` and `text` decide and are plain functions; `link` moves bytes; `run` holds one small file
 //! for each subcommand.
 
+pub mod answers;
 pub mod check;
 pub mod failure;
+pub mod filter;
 pub mod fleet;
 pub mod keys;
 pub mod known;

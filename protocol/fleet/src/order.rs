@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use vigil_protocol::command::{Command, Kind, Target};
-use vigil_protocol::envelope::{COMMAND_TYPE, Envelope};
+use vigil_protocol::envelope::{COMMAND_TYPE, Envelope, EnvelopeError};
 use vigil_protocol::limits;
 use vigil_protocol::topic::{Topics, group_command, is_name};
 
@@ -92,6 +92,27 @@ impl Order {
         Self::checked(command, envelope)
     }
 
+    /// Adds one more signature over the same bytes.
+    pub fn cosign(self, key: &SigningKey, now: Timestamp) -> Result<Self, Failure> {
+        let wrong = |what: String| Failure::Usage(format!("the envelope: {what}"));
+        if self.command.expires <= now {
+            return Err(wrong(format!("it expired at {}; sign a new one", self.command.expires)));
+        }
+        let mut envelope = self.parsed().map_err(|error| wrong(error.to_string()))?;
+        envelope.cosign(key).map_err(|error| wrong(error.to_string()))?;
+        Self::checked(self.command, envelope.to_json().into_bytes())
+    }
+
+    /// How many signatures it carries. Whose they are, and whether they verify, is the device's to say.
+    pub fn signatures(&self) -> usize {
+        self.parsed().map_or(0, |envelope| envelope.signatures.len())
+    }
+
+    /// The envelope as a value.
+    pub fn parsed(&self) -> Result<Envelope, EnvelopeError> {
+        Envelope::parse(&self.envelope, COMMAND_TYPE, limits::COMMAND_BYTES)
+    }
+
     fn checked(command: Command, envelope: Vec<u8>) -> Result<Self, Failure> {
         let (Target::Device(name) | Target::Group(name)) = &command.target;
         if !is_name(name) {
@@ -126,6 +147,14 @@ impl Order {
             filters.push(format!("{prefix}/{device}/update"));
         }
         filters
+    }
+}
+
+/// A target in words.
+pub fn target(target: &Target) -> String {
+    match target {
+        Target::Device(device) => format!("the device {device}"),
+        Target::Group(group) => format!("the group {group}"),
     }
 }
 
@@ -216,6 +245,18 @@ mod tests {
         assert_eq!((authorized.operator.as_str(), authorized.command), ("olga", order.command.clone()));
         assert_eq!(Order::ready(order.envelope.clone()).unwrap(), order);
         assert_eq!(order.topic("vigil/v1").unwrap(), "vigil/v1/bar-1/command");
+    }
+
+    #[test]
+    fn a_second_operator_signs_the_very_same_command_while_it_is_valid() {
+        let first = Order::sign(request("ping", Target::Device("bar-1".into())), &key(), now()).unwrap();
+        let other = SigningKey::from_bytes(&[2; 32]);
+        let both = first.clone().cosign(&other, now()).unwrap();
+        assert_eq!((both.signatures(), &both.command), (2, &first.command));
+        let keys = [key(), other.clone()].map(|key| PublicKey::from(key.verifying_key()));
+        assert_eq!(both.parsed().unwrap().signers(keys.iter()), [0, 1]);
+        let late = first.command.expires;
+        assert!(first.cosign(&other, late).is_err());
     }
 
     #[test]

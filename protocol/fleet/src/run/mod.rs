@@ -1,24 +1,39 @@
 //! The subcommands, one small file each.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use serde_json::Value;
 use tokio::time::Instant;
+use vigil_protocol::command::{Kind, Target};
 
 use crate::failure::Failure;
+use crate::keys;
 use crate::link::{Link, Message};
+use crate::order::{Order, Request};
 use crate::settings::Layer;
 
+mod ask;
 mod check;
-mod keygen;
+mod diagnose;
+mod follow;
+mod key;
 mod ls;
+mod nonce;
 mod send;
+mod sign;
 mod status;
 mod watch;
 
+pub use ask::Ask;
 pub use check::{Check, check};
-pub use keygen::keygen;
-pub use ls::ls;
+pub use diagnose::{Diagnose, diagnose};
+pub use key::{Key, key};
+pub use ls::{Ls, ls};
 pub use send::{Send, send};
+pub use sign::{Sign, sign};
 pub use status::status;
 pub use watch::{Watch, watch};
 
@@ -30,8 +45,26 @@ const QUIET: Duration = Duration::from_millis(300);
 pub struct Context {
     /// Where the broker is and who we are.
     pub settings: Layer,
+    /// The keys of earlier checks.
+    pub known_devices: PathBuf,
     /// JSON instead of text.
     pub json: bool,
+}
+
+impl Context {
+    /// A command by this operator.
+    fn sign(
+        &self,
+        kind: Kind,
+        args: BTreeMap<String, Value>,
+        target: Target,
+        lifetime: Duration,
+    ) -> Result<Order, Failure> {
+        let key = keys::load(self.settings.operator_key()?)?;
+        let tenant = self.settings.tenant()?;
+        let request = Request { id: None, kind: kind.name(), args, tenant, target, lifetime, nonce: None };
+        Order::sign(request, &key, Timestamp::now())
+    }
 }
 
 /// Hands over what the broker delivers until it has been quiet for a while, or until the deadline.

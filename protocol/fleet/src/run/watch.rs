@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use vigil_protocol::topic;
 
 use super::Context;
+use super::follow::Steady;
 use crate::failure::Failure;
 use crate::fleet;
-use crate::link::{Link, Message};
+use crate::link::Message;
 use crate::order;
 use crate::text::{Tone, json, line};
 
-const RECONNECT: Duration = Duration::from_secs(3);
 /// Longer than anybody watches; a deadline that never comes needs no second code path.
 const FOR_EVER: Duration = Duration::from_hours(366 * 24);
 
@@ -41,35 +41,13 @@ pub async fn watch(context: &Context, watch: &Watch) -> Result<(), Failure> {
     let filter = format!("{prefix}/{}/#", watch.device.as_deref().unwrap_or("+"));
     let deadline = Instant::now() + watch.duration.unwrap_or(FOR_EVER);
     let mut left = watch.count.unwrap_or(u64::MAX);
-    let mut link = open(context, &filter).await?;
-    while left > 0 {
-        match link.next(deadline).await {
-            Ok(Some(message)) => left -= u64::from(show(context, prefix, &message)?),
-            Ok(None) => break,
-            Err(Failure::Unreachable(why)) => {
-                eprintln!("{why}; connecting again");
-                link = loop {
-                    tokio::time::sleep_until(deadline.min(Instant::now() + RECONNECT)).await;
-                    if Instant::now() >= deadline {
-                        return Ok(());
-                    }
-                    match open(context, &filter).await {
-                        Ok(link) => break link,
-                        Err(Failure::Unreachable(_)) => {}
-                        Err(other) => return Err(other),
-                    }
-                };
-            }
-            Err(other) => return Err(other),
-        }
+    let mut steady = Steady::open(context, vec![filter]).await?;
+    while left > 0
+        && let Some(message) = steady.next(deadline).await?
+    {
+        left -= u64::from(show(context, prefix, &message)?);
     }
     Ok(())
-}
-
-async fn open(context: &Context, filter: &str) -> Result<Link, Failure> {
-    let mut link = Link::open(&context.settings).await?;
-    link.subscribe(&[filter.to_owned()]).await?;
-    Ok(link)
 }
 
 /// Whether the message is one of a device, and was shown.
