@@ -60,6 +60,11 @@ enum Command {
     Send(Box<run::Send>),
     /// Sign a command without a broker, or add a signature to one
     Sign(Box<run::Sign>),
+    /// Install a release on a device or a group, and follow it to the end
+    Update(Box<run::Update>),
+    /// Show or change a device's configuration
+    #[command(subcommand)]
+    Config(run::Config),
     /// Have a device test its network: whose fault is it?
     Diagnose(run::Diagnose),
     /// Verify a device's signature over all that the broker keeps of it
@@ -109,6 +114,8 @@ fn start(cli: Cli) -> Result<(), Failure> {
                 Command::Watch(watch) => run::watch(&context, watch).await,
                 Command::Send(send) => run::send(&context, send).await,
                 Command::Sign(sign) => run::sign(&context, sign),
+                Command::Update(update) => run::update(&context, update).await,
+                Command::Config(config) => run::config(&context, config).await,
                 Command::Diagnose(diagnose) => run::diagnose(&context, diagnose).await,
                 Command::Check(check) => run::check(&context, check).await,
             }
@@ -122,4 +129,15 @@ fn start(cli: Cli) -> Result<(), Failure> {
             },
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
 }

@@ -17,6 +17,7 @@ use crate::settings::Layer;
 
 mod ask;
 mod check;
+mod config;
 mod diagnose;
 mod follow;
 mod key;
@@ -25,16 +26,19 @@ mod nonce;
 mod send;
 mod sign;
 mod status;
+mod update;
 mod watch;
 
 pub use ask::Ask;
 pub use check::{Check, check};
+pub use config::{Config, config};
 pub use diagnose::{Diagnose, diagnose};
 pub use key::{Key, key};
 pub use ls::{Ls, ls};
 pub use send::{Send, send};
 pub use sign::{Sign, sign};
 pub use status::status;
+pub use update::{Update, update};
 pub use watch::{Watch, watch};
 
 /// When nothing has come for so long after the subscription, the broker has delivered what it keeps. MQTT has no mark
