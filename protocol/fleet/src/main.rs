@@ -65,6 +65,8 @@ enum Command {
     /// Show or change a device's configuration
     #[command(subcommand)]
     Config(run::Config),
+    /// Show what each device would do with a command, before anyone signs it
+    Plan(Box<run::Plan>),
     /// Have a device test its network: whose fault is it?
     Diagnose(run::Diagnose),
     /// Verify a device's signature over all that the broker keeps of it
@@ -116,6 +118,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
                 Command::Sign(sign) => run::sign(&context, sign),
                 Command::Update(update) => run::update(&context, update).await,
                 Command::Config(config) => run::config(&context, config).await,
+                Command::Plan(plan) => run::plan(&context, plan).await,
                 Command::Diagnose(diagnose) => run::diagnose(&context, diagnose).await,
                 Command::Check(check) => run::check(&context, check).await,
             }

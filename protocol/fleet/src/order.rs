@@ -44,6 +44,13 @@ pub struct Request<'a> {
 impl Order {
     /// Signs what was asked for.
     pub fn sign(request: Request<'_>, key: &SigningKey, now: Timestamp) -> Result<Self, Failure> {
+        let command = Self::command(request, now)?;
+        let payload = serde_json::to_vec(&command).map_err(|error| Failure::Usage(error.to_string()))?;
+        Self::checked(command, Envelope::sign(COMMAND_TYPE, &payload, key).to_json().into_bytes())
+    }
+
+    /// What was asked for, as it would be signed.
+    pub fn command(request: Request<'_>, now: Timestamp) -> Result<Command, Failure> {
         let id = match request.id {
             Some(id) if is_name(id) => id.to_owned(),
             Some(id) => return Err(Failure::Usage(format!("--id {id:?}: use 1 to 64 of A-Z a-z 0-9 . _ -"))),
@@ -63,7 +70,8 @@ impl Order {
         let expires = issued
             .checked_add(lifetime)
             .map_err(|_| Failure::Usage("--expires lies beyond the end of time".to_owned()))?;
-        let command = Command {
+        check_target(&request.target)?;
+        Ok(Command {
             v: 1,
             id,
             kind: request.kind.to_owned(),
@@ -73,9 +81,7 @@ impl Order {
             issued,
             expires,
             nonce: request.nonce,
-        };
-        let payload = serde_json::to_vec(&command).map_err(|error| Failure::Usage(error.to_string()))?;
-        Self::checked(command, Envelope::sign(COMMAND_TYPE, &payload, key).to_json().into_bytes())
+        })
     }
 
     /// Reads an envelope that was signed elsewhere. Its signature is the device's to verify.
@@ -114,10 +120,7 @@ impl Order {
     }
 
     fn checked(command: Command, envelope: Vec<u8>) -> Result<Self, Failure> {
-        let (Target::Device(name) | Target::Group(name)) = &command.target;
-        if !is_name(name) {
-            return Err(Failure::Usage(format!("{name:?} is no name of a device or group")));
-        }
+        check_target(&command.target)?;
         if envelope.len() > limits::COMMAND_BYTES {
             return Err(Failure::Usage(format!("a command has at most {} bytes", limits::COMMAND_BYTES)));
         }
@@ -148,6 +151,14 @@ impl Order {
         }
         filters
     }
+}
+
+fn check_target(target: &Target) -> Result<(), Failure> {
+    let (Target::Device(name) | Target::Group(name)) = target;
+    if is_name(name) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!("{name:?} is no name of a device or group")))
 }
 
 /// A target in words.
