@@ -9,6 +9,7 @@ use vigil_protocol::command::{CommandResult, Reason, Status};
 use vigil_protocol::state::Update;
 use vigil_wire::State;
 
+use crate::fleet;
 use crate::text::clean;
 
 /// Devices at most; a group is never so large.
@@ -72,8 +73,11 @@ impl Standing {
 #[derive(Clone, Debug, Default)]
 struct Device {
     standing: Standing,
-    /// What ran before the device had accepted.
+    /// What ran when we began to look.
     before: Option<String>,
+    /// The newest state from before we heard that the device has accepted. Brokers keep the order within one topic only,
+    /// so it may be of afterwards.
+    early: Option<Value>,
     accepted: Option<Timestamp>,
     was_under_way: bool,
 }
@@ -93,6 +97,22 @@ impl Rollout {
 
     /// Takes in an answer; gives where the device stands if that has changed.
     pub fn on_result(&mut self, result: &CommandResult) -> Option<&Standing> {
+        let was_accepted = self.devices.get(&result.device).is_some_and(|device| device.accepted.is_some());
+        let changed = self.note_result(result).is_some();
+        let device = self.devices.get_mut(&result.device)?;
+        if !was_accepted
+            && let Some(accepted) = device.accepted
+            && let Some(early) = device.early.take()
+            && fleet::at(&early).is_some_and(|at| at >= accepted)
+            && self.on_update(&result.device, &early).is_some()
+        {
+            return Some(&self.devices.get(&result.device)?.standing);
+        }
+        let device = self.devices.get(&result.device)?;
+        changed.then_some(&device.standing)
+    }
+
+    fn note_result(&mut self, result: &CommandResult) -> Option<&Standing> {
         let device = self.devices.entry(result.device.clone()).or_default();
         let why = || match result.reason {
             Reason::Ok => result.message.clone(),
@@ -132,7 +152,9 @@ impl Rollout {
         let device = self.devices.entry(device.to_owned()).or_default();
         let running = update.running.as_ref().map(|release| release.version.clone());
         let Some(accepted) = device.accepted else {
-            device.before = running;
+            if device.early.replace(message.clone()).is_none() {
+                device.before = running;
+            }
             return None;
         };
         let state: State = serde_json::from_value(Value::String(update.state.clone())).ok()?;
@@ -250,6 +272,18 @@ mod tests {
         assert!(rollout.on_update("bar-1", &failure("rolled_back", "2026-06-01T11:00:00Z")).is_none());
         assert!(rollout.on_update("bar-1", &update("confirmed", "1.0.0")).is_none());
         assert_eq!(end(&rollout), None);
+    }
+
+    #[test]
+    fn a_state_that_overtook_the_acceptance_counts_and_one_from_before_it_does_not() {
+        for (at, wanted) in [("2026-06-01T12:00:01Z", "trial"), ("2026-06-01T11:59:59Z", "accepted")] {
+            let mut rollout = Rollout::new("2.0.0");
+            rollout.on_update("bar-1", &update("confirmed", "1.0.0"));
+            let mut early = update("trial", "2.0.0");
+            early["at"] = at.into();
+            assert!(rollout.on_update("bar-1", &early).is_none());
+            assert_eq!(rollout.on_result(&result("accepted", "ok", Value::Null)).unwrap().state, wanted);
+        }
     }
 
     #[test]

@@ -30,6 +30,10 @@ pub struct Watch {
     /// End after so many messages
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
+    /// Divide the messages with everybody who watches under the same name (an MQTT shared subscription). What the
+    /// broker keeps is not repeated then, only what is said from now on
+    #[arg(long, value_name = "NAME")]
+    pub share: Option<String>,
 }
 
 /// Prints one line for each message. A lost connection is made again; one that cannot be made at first is an error.
@@ -38,7 +42,13 @@ pub async fn watch(context: &Context, watch: &Watch) -> Result<(), Failure> {
     if let Some(device) = watch.device.as_deref().filter(|device| !topic::is_name(device)) {
         return Err(Failure::Usage(topic::TopicError::Name(device.to_owned()).to_string()));
     }
-    let filter = format!("{prefix}/{}/#", watch.device.as_deref().unwrap_or("+"));
+    let mut filter = format!("{prefix}/{}/#", watch.device.as_deref().unwrap_or("+"));
+    if let Some(share) = &watch.share {
+        if !topic::is_name(share) {
+            return Err(Failure::Usage(format!("--share {share:?}: use 1 to 64 of A-Z a-z 0-9 . _ -")));
+        }
+        filter = format!("$share/{share}/{filter}");
+    }
     let deadline = Instant::now() + watch.duration.unwrap_or(FOR_EVER);
     let mut left = watch.count.unwrap_or(u64::MAX);
     let mut steady = Steady::open(context, vec![filter]).await?;
