@@ -98,7 +98,7 @@ impl Retained {
             "inventory" => self.identity = read(payload),
             "update" => self.update = read(payload),
             "config" => {
-                self.overlay_version = read::<ConfigHead>(payload).map(|config| config.overlay_version)
+                self.overlay_version = read::<ConfigHead>(payload).map(|config| config.overlay_version);
             }
             "digest" => {
                 let envelope = Envelope::parse(payload, DIGEST_TYPE, limits::PAYLOAD_BYTES).ok();

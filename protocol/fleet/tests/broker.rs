@@ -129,8 +129,8 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// What a device says after its answer `accepted`: a topic's level, whether it is retained, a message.
-type Story = Vec<(String, bool, Value)>;
+/// What a device says after its answer `accepted`: a topic's level and a message.
+type Said = (String, Value);
 
 /// A device that says how it is, decides about commands by the real rule, and plays what follows.
 struct Device {
@@ -228,7 +228,7 @@ fn on_command(client: &Client, device: &str, operators: &Operators, clock_doubtf
     let result = |id: &str, kind: &str, status: &str, reason: &str, output: Value| {
         let body = json!({"v": 1, "device": device, "id": id, "kind": kind, "status": status, "reason": reason,
             "output": output, "at": Timestamp::now()});
-        (format!("result/{id}"), false, body)
+        (format!("result/{id}"), body)
     };
     let story = match authorize(bytes, Some(operators), &held, Timestamp::now()) {
         Err(refusal) => {
@@ -244,18 +244,14 @@ fn on_command(client: &Client, device: &str, operators: &Operators, clock_doubtf
             story
         }
     };
-    for (level, retain, body) in story {
+    for (level, body) in story {
         client
-            .try_publish(format!("vigil/v1/{device}/{level}"), QoS::AtLeastOnce, retain, body.to_string())
+            .try_publish(format!("vigil/v1/{device}/{level}"), QoS::AtLeastOnce, false, body.to_string())
             .unwrap();
     }
 }
 
-fn play(
-    device: &str,
-    authorized: &Authorized,
-    result: &dyn Fn(&str, &str, Value) -> (String, bool, Value),
-) -> Story {
+fn play(device: &str, authorized: &Authorized, result: &dyn Fn(&str, &str, Value) -> Said) -> Vec<Said> {
     let command = &authorized.command;
     match authorized.kind {
         Kind::Diagnose => {
@@ -264,7 +260,7 @@ fn play(
                               "message": "does not answer"}],
                 "verdict": {"domain": "lan", "summary": "The router is gone.", "advice": "Look at the cable."}});
             let output = json!({"verdict": diagnosis["verdict"]});
-            vec![(format!("diagnosis/{}", command.id), false, diagnosis), result("succeeded", "ok", output)]
+            vec![(format!("diagnosis/{}", command.id), diagnosis), result("succeeded", "ok", output)]
         }
         // What follows is told by the test, as it goes.
         Kind::UpdateInstall if command.args["version"] == "2.0.0" => vec![],

@@ -25,16 +25,16 @@ pub(super) fn judge(
         }
         Kind::UpdateCheck => available(retained.update.as_ref()).err(),
         Kind::ConfigApply => config(command, retained.overlay_version),
-        Kind::Reboot if command.args.get("force") != Some(&Value::Bool(true)) => unknown(
+        Kind::Reboot if command.args.get("force") != Some(&Value::Bool(true)) => Some(unknown(
             Reason::CallActive,
             "held while a call is on, and that is not retained; force=true overrides",
-        ),
+        )),
         Kind::Cancel => match text(command, "command") {
-            Some(id) if is_name(id) => unknown(Reason::NotNow, "what is under way is not retained"),
-            _ => refuse(Reason::BadArgument, "command: the id of a command is needed"),
+            Some(id) if is_name(id) => Some(unknown(Reason::NotNow, "what is under way is not retained")),
+            _ => Some(refuse(Reason::BadArgument, "command: the id of a command is needed")),
         },
         Kind::AuditAcknowledge if number(command, "size").is_none() => {
-            refuse(Reason::BadArgument, "size: a number is needed")
+            Some(refuse(Reason::BadArgument, "size: a number is needed"))
         }
         _ => None,
     }
@@ -59,10 +59,6 @@ fn install(
     identity: &Identity,
 ) -> Option<Row> {
     let command = question.command;
-    let Some(version) = text(command, "version").and_then(|version| Version::parse(version).ok()) else {
-        return refuse(Reason::BadArgument, "version: a semantic version is needed");
-    };
-    let version = version.to_string();
     let update = match available(retained.update.as_ref()) {
         Ok(update) => update,
         Err(row) => return Some(row),
@@ -70,17 +66,24 @@ fn install(
     // An unknown state is one of tomorrow's; whether it is an end nobody here knows.
     match state(update) {
         Some(state) if state.is_under_way() => {
-            return refuse(Reason::Busy, &format!("an install is under way ({})", state.name()));
+            return Some(refuse(Reason::Busy, &format!("an install is under way ({})", state.name())));
         }
         Some(_) => {}
         None => {
-            return unknown(Reason::Busy, "its update engine is in a state that this version does not know");
+            return Some(unknown(
+                Reason::Busy,
+                "its update engine is in a state that this version does not know",
+            ));
         }
     }
+    let Some(version) = text(command, "version").and_then(|version| Version::parse(version).ok()) else {
+        return Some(refuse(Reason::BadArgument, "version: a semantic version is needed"));
+    };
+    let version = version.to_string();
     let target = format!("releases/{}/{version}.json", identity.product);
     let lifted = command.args.get("lift_quarantine") == Some(&Value::Bool(true));
     if !lifted && update.quarantined.contains(&target) {
-        return refuse(Reason::Quarantined, "at fault there too often; lift_quarantine=true overrides");
+        return Some(refuse(Reason::Quarantined, "at fault there too often; lift_quarantine=true overrides"));
     }
     let manifest = question.release.filter(|release| release.version == version);
     if let Some(release) = manifest
@@ -122,7 +125,10 @@ fn control(kind: Kind, update: Option<&Update>) -> Option<Row> {
         Err(row) => return Some(row),
     };
     let Some(state) = state(update) else {
-        return unknown(Reason::NotNow, "its update engine is in a state that this version does not know");
+        return Some(unknown(
+            Reason::NotNow,
+            "its update engine is in a state that this version does not know",
+        ));
     };
     let runs = matches!(state, State::Trial | State::Good);
     let too_late = runs || matches!(state, State::Activating | State::Rebooting);
@@ -135,26 +141,26 @@ fn control(kind: Kind, update: Option<&Update>) -> Option<Row> {
         Kind::UpdateRollback if !runs => "the new release does not run yet; cancel the install instead",
         _ => return None,
     };
-    refuse(Reason::NotNow, why)
+    Some(refuse(Reason::NotNow, why))
 }
 
 fn config(command: &Command, overlay_version: Option<u64>) -> Option<Row> {
     if !command.args.get("patch").is_some_and(Value::is_object) {
-        return refuse(Reason::BadArgument, "patch: an object is needed");
+        return Some(refuse(Reason::BadArgument, "patch: an object is needed"));
     }
     let Some(expected) = number(command, "expected_version") else {
-        return refuse(Reason::BadArgument, "expected_version: a number is needed");
+        return Some(refuse(Reason::BadArgument, "expected_version: a number is needed"));
     };
     let within = command.args.get("confirm_within").map(Value::as_u64);
     if within.is_some_and(|seconds| !seconds.is_some_and(|seconds| (30..=3600).contains(&seconds))) {
-        return refuse(Reason::BadArgument, "confirm_within: 30 to 3600 seconds");
+        return Some(refuse(Reason::BadArgument, "confirm_within: 30 to 3600 seconds"));
     }
     match overlay_version {
-        None => unknown(Reason::VersionConflict, "it has not said its configuration"),
-        Some(version) if version != expected => refuse(
+        None => Some(unknown(Reason::VersionConflict, "it has not said its configuration")),
+        Some(version) if version != expected => Some(refuse(
             Reason::VersionConflict,
             &format!("its overlay is at {version}, the command expects {expected}"),
-        ),
+        )),
         Some(_) => None,
     }
 }
@@ -183,10 +189,10 @@ fn number(command: &Command, name: &str) -> Option<u64> {
     command.args.get(name)?.as_u64()
 }
 
-fn refuse(reason: Reason, note: &str) -> Option<Row> {
-    Some(Row::new(Would::Refuse, &reason.code(), note))
+fn refuse(reason: Reason, note: &str) -> Row {
+    Row::new(Would::Refuse, &reason.code(), note)
 }
 
-fn unknown(reason: Reason, note: &str) -> Option<Row> {
-    Some(Row::new(Would::Unknown, &reason.code(), note))
+fn unknown(reason: Reason, note: &str) -> Row {
+    Row::new(Would::Unknown, &reason.code(), note)
 }

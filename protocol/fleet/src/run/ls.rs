@@ -34,7 +34,7 @@ pub async fn ls(context: &Context, ls: &Ls) -> Result<(), Failure> {
     link.subscribe(&levels.map(|level| format!("{prefix}/+/{level}"))).await?;
     let mut fleet = Fleet::default();
     drain(&mut link, Instant::now() + ls.wait, |message| {
-        fleet.take(prefix, &message.topic, &message.payload)
+        fleet.take(prefix, &message.topic, &message.payload);
     })
     .await?;
 

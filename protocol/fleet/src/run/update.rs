@@ -133,10 +133,7 @@ async fn members(context: &Context, group: &str) -> Result<BTreeSet<String>, Fai
     if members.is_empty() {
         eprintln!("no device says that it is in the group {group}; waiting for whoever answers");
     } else {
-        eprintln!(
-            "{} devices say that they are in the group {group}, {away} of them are away",
-            members.len()
-        );
+        eprintln!("in the group {group} by their inventories: {}, of them away: {away}", members.len());
     }
     Ok(members)
 }
