@@ -29,6 +29,8 @@ const INVENTORY_WAIT: Duration = Duration::from_secs(3);
 
 /// What to do, and where.
 #[derive(Args)]
+#[command(override_usage = "vigil-fleet update [OPTIONS] <DEVICE> \
+                            <RELEASE|--pause|--resume|--cancel|--rollback|--check>")]
 #[command(group(
     ArgGroup::new("what").required(true).args(["release", "pause", "resume", "cancel", "rollback", "check"])
 ))]
