@@ -291,6 +291,10 @@ fn a_device_that_doubts_its_clock_obeys_with_the_nonce_that_its_pinned_key_signe
     assert_eq!(code, 0, "{said}");
     let (code, said) = office.run(&["send", "bar-1", "ping", "--nonce"]);
     assert_eq!(code, 0, "{said}");
+    let (code, said) = office.run(&["diagnose", "bar-1", "--nonce"]);
+    assert!(code == 1 && said.contains("verdict lan"), "{said}");
+    let (code, said) = office.run(&["update", "bar-1", "--pause", "--nonce"]);
+    assert!(code == 1 && said.contains("not_now"), "{said}");
     device.sign(Some(&SigningKey::from_bytes(&[99; 32])));
     let (code, said) = office.run(&["send", "bar-1", "ping", "--nonce"]);
     assert!(code == 1 && said.contains("not signed by the device's key"), "{said}");

@@ -9,6 +9,7 @@ use serde_json::Value;
 use vigil_protocol::command::{Kind, Target};
 use vigil_protocol::limits;
 
+use super::nonce::NOT_FOR_GROUPS;
 use crate::failure::Failure;
 use crate::order::{self, Order, Request};
 
@@ -50,9 +51,7 @@ impl Ask {
             ));
         };
         if nonce.is_some() && self.group {
-            return Err(Failure::Usage(
-                "--nonce: a nonce is that of one device's session; name the devices one by one".to_owned(),
-            ));
+            return Err(Failure::Usage(NOT_FOR_GROUPS.to_owned()));
         }
         let args = self.args.iter().cloned().collect();
         Ok(Request { id: self.id.as_deref(), kind, args, tenant, target, lifetime: self.expires, nonce })

@@ -70,6 +70,9 @@ pub struct Change {
     /// Show the difference and send nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// For this connection of the device only, as in 'send'
+    #[arg(long)]
+    pub nonce: bool,
     /// How long the command is valid
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = order::duration)]
     pub expires: Duration,
@@ -147,7 +150,9 @@ async fn apply(context: &Context, device: &str, patch: Value, change: &Change) -
         args.push(("confirm_within".to_owned(), time.as_secs().into()));
     }
     let target = Target::Device(device.to_owned());
-    let order = context.sign(Kind::ConfigApply, args.into_iter().collect(), target, change.expires)?;
+    let order = context
+        .sign(Kind::ConfigApply, args.into_iter().collect(), target, change.expires, change.nonce)
+        .await?;
     let answers = follow(context, &order, change.timeout, |answers, news| {
         show_result(context, news)?;
         Ok(answers.finished() > 0)

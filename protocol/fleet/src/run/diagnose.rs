@@ -19,6 +19,9 @@ use crate::text::{self, Tone, clean, line, table};
 pub struct Diagnose {
     /// The device
     pub device: String,
+    /// For this connection of the device only, as in 'send'
+    #[arg(long)]
+    pub nonce: bool,
     /// How long to wait for the findings
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = order::duration)]
     pub timeout: Duration,
@@ -27,7 +30,7 @@ pub struct Diagnose {
 /// Asks the device to test its network, and shows what it found.
 pub async fn diagnose(context: &Context, diagnose: &Diagnose) -> Result<(), Failure> {
     let target = Target::Device(diagnose.device.clone());
-    let order = context.sign(Kind::Diagnose, [].into(), target, diagnose.timeout)?;
+    let order = context.sign(Kind::Diagnose, [].into(), target, diagnose.timeout, diagnose.nonce).await?;
     let mut found = None;
     let answers = follow(context, &order, diagnose.timeout, |answers, news| {
         match &news.what {

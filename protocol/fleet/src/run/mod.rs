@@ -58,17 +58,24 @@ pub struct Context {
 }
 
 impl Context {
-    /// A command by this operator.
-    fn sign(
+    /// A command by this operator; `with_nonce`, for the device's session of now only.
+    async fn sign(
         &self,
         kind: Kind,
         args: BTreeMap<String, Value>,
         target: Target,
         lifetime: Duration,
+        with_nonce: bool,
     ) -> Result<Order, Failure> {
+        // What is wrong with key or tenant is said before the network is asked.
         let key = keys::load(self.settings.operator_key()?)?;
         let tenant = self.settings.tenant()?;
-        let request = Request { id: None, kind: kind.name(), args, tenant, target, lifetime, nonce: None };
+        let nonce = match &target {
+            _ if !with_nonce => None,
+            Target::Device(device) => Some(nonce::session_nonce(self, device, None).await?),
+            Target::Group(_) => return Err(Failure::Usage(nonce::NOT_FOR_GROUPS.to_owned())),
+        };
+        let request = Request { id: None, kind: kind.name(), args, tenant, target, lifetime, nonce };
         Order::sign(request, &key, Timestamp::now())
     }
 }

@@ -13,6 +13,9 @@ use crate::failure::Failure;
 use crate::known::{Known, KnownDevices};
 use crate::link::Link;
 
+/// Why there is no nonce for a group.
+pub(super) const NOT_FOR_GROUPS: &str =
+    "--nonce: a nonce is that of one device's session; name the devices one by one";
 /// How long the broker may take to deliver a message that it keeps.
 const WAIT: Duration = Duration::from_secs(10);
 

@@ -62,6 +62,9 @@ pub struct Update {
     /// Look for a newer release now
     #[arg(long)]
     pub check: bool,
+    /// For this connection of the device only, as in 'send'
+    #[arg(long)]
+    pub nonce: bool,
     /// How long the command is valid, and kept for a device that is away: up to 168h
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = order::duration)]
     pub expires: Duration,
@@ -100,8 +103,7 @@ pub async fn update(context: &Context, update: &Update) -> Result<(), Failure> {
     }
     let name = update.target.clone();
     let target = if update.group { Target::Group(name) } else { Target::Device(name) };
-    // Signed first: what is wrong with key or tenant is said before the network is asked.
-    let order = context.sign(update.kind(), args, target, update.expires)?;
+    let order = context.sign(update.kind(), args, target, update.expires, update.nonce).await?;
     let members = if update.group { members(context, &update.target).await? } else { BTreeSet::new() };
     let known = if update.group { (!members.is_empty()).then_some(members.len()) } else { Some(1) };
     let expected = update.expect.or(known);
