@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::command::{Command, Kind, Reason, Scope, Target};
 use crate::envelope::{COMMAND_TYPE, Envelope, EnvelopeError};
 use crate::limits;
-use crate::operators::Operators;
+use crate::operators::{Operator, Operators};
 use crate::topic::is_name;
 
 /// The device a command is held against.
@@ -78,7 +78,7 @@ pub fn authorize(
         claimed_id: None,
         claimed_kind: None,
     })?;
-    match decide(&envelope, &command, operators, device, now) {
+    match decide_envelope(&envelope, &command, operators, device, now) {
         Ok((kind, operator)) => Ok(Authorized { command, kind, operator }),
         Err((reason, message)) => {
             let mut kind = command.kind;
@@ -123,9 +123,34 @@ fn read_command(envelope: &Envelope) -> Result<Command, String> {
     Ok(command)
 }
 
-fn decide(
+fn decide_envelope(
     envelope: &Envelope,
     command: &Command,
+    operators: Option<&Operators>,
+    device: &Device<'_>,
+    now: Timestamp,
+) -> Result<(Kind, String), (Reason, String)> {
+    let listed = operators.map(|list| list.operators.as_slice()).unwrap_or_default();
+    let signers = envelope.signers(listed.iter().map(|operator| &operator.key));
+    decide(command, &signers, operators, device, now).map_err(|(reason, message)| {
+        let named = envelope
+            .signatures
+            .iter()
+            .any(|signature| listed.iter().any(|operator| operator.key.id() == signature.keyid));
+        match reason {
+            Reason::UnknownKey if named => (Reason::BadSignature, "the signature does not verify".to_owned()),
+            _ => (reason, message),
+        }
+    })
+}
+
+/// The decision itself, over a command that the operators at the positions `signers` of the list have signed, or
+/// would sign. Gives the kind and the names of those who may, or the reason against it, as a code and for a person.
+///
+/// A device asks [`authorize`], which finds out by the signatures who has signed.
+pub fn decide(
+    command: &Command,
+    signers: &[usize],
     operators: Option<&Operators>,
     device: &Device<'_>,
     now: Timestamp,
@@ -142,17 +167,10 @@ fn decide(
     if operators.tenant != device.tenant {
         return refuse(Reason::NoOperators, "the operators list is another tenant's");
     }
-    let signers = envelope.signers(operators.operators.iter().map(|operator| &operator.key));
+    let signers: Vec<&Operator> =
+        signers.iter().filter_map(|position| operators.operators.get(*position)).collect();
     if signers.is_empty() {
-        let named = envelope
-            .signatures
-            .iter()
-            .any(|signature| operators.operators.iter().any(|operator| operator.key.id() == signature.keyid));
-        return if named {
-            refuse(Reason::BadSignature, "the signature does not verify")
-        } else {
-            refuse(Reason::UnknownKey, "not signed by a key of this tenant's operators list")
-        };
+        return refuse(Reason::UnknownKey, "not signed by a key of this tenant's operators list");
     }
     if command.tenant != device.tenant {
         return refuse(Reason::WrongTenant, "signed for another tenant");
@@ -176,8 +194,7 @@ fn decide(
 
     let mut best = (Reason::NotPermitted, "the key is not granted this scope, or not for this device");
     let mut names = Vec::new();
-    for position in signers {
-        let operator = &operators.operators[position];
+    for operator in signers {
         if !operator.scopes.contains(&kind.scope()) || !operator.covers(device.id, device.groups) {
             continue;
         }
@@ -239,7 +256,6 @@ fn decide_time(command: &Command, now: Timestamp) -> Result<(), (Reason, String)
 mod tests {
     use super::*;
     use crate::keys::PublicKey;
-    use crate::operators::Operator;
     use ed25519_dalek::SigningKey;
 
     fn key(seed: u8) -> SigningKey {
@@ -429,6 +445,34 @@ mod tests {
         // Two keys of one person are one person.
         list.operators[1].name = "olga".into();
         assert_eq!(judge(&envelope, &list), Err(Reason::TooFewSignatures));
+    }
+
+    #[test]
+    fn the_decision_ahead_of_the_signature_is_the_one_after_it() {
+        let list = operators();
+        let groups = ["floor-3".to_owned()];
+        let device = Device::new("bar-1", "acme", &groups);
+        for kind in ["ping", "diagnose", "update.install", "config.apply", "room.dance"] {
+            let command = command(kind);
+            for (signer, positions) in [(1, &[0][..]), (2, &[1]), (9, &[])] {
+                let ahead = decide(&command, positions, Some(&list), &device, now());
+                let ahead = ahead.map(|(_, operator)| operator).map_err(|(reason, _)| reason);
+                assert_eq!(ahead, outcome(&command, signer), "{kind} by {signer}");
+            }
+        }
+        let nobody = decide(&command("ping"), &[7], Some(&list), &device, now());
+        assert_eq!(nobody.map_err(|(reason, _)| reason), Err(Reason::UnknownKey));
+    }
+
+    #[test]
+    fn a_listed_key_under_a_signature_that_is_not_its_own_is_a_bad_signature() {
+        let mut envelope =
+            Envelope::sign(COMMAND_TYPE, &serde_json::to_vec(&command("ping")).unwrap(), &key(9));
+        envelope.signatures[0].keyid = PublicKey::from(key(1).verifying_key()).id();
+        let device = Device::new("bar-1", "acme", &[]);
+        let refusal =
+            authorize(envelope.to_json().as_bytes(), Some(&operators()), &device, now()).unwrap_err();
+        assert_eq!(refusal.reason, Reason::BadSignature);
     }
 
     #[test]

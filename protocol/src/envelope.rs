@@ -56,15 +56,25 @@ pub struct EnvelopeSignature {
 impl Envelope {
     /// Signs `payload` as `payload_type` by one key.
     pub fn sign(payload_type: &str, payload: &[u8], key: &SigningKey) -> Self {
-        let signature = key.sign(&pre_authentication_encoding(payload_type, payload));
         Self {
             payload: BASE64.encode(payload),
             payload_type: payload_type.to_owned(),
-            signatures: vec![EnvelopeSignature {
-                keyid: PublicKey::from(key.verifying_key()).id(),
-                sig: BASE64.encode(&signature.to_bytes()),
-            }],
+            signatures: vec![signature(payload_type, payload, key)],
         }
+    }
+
+    /// Adds the signature of one more key, in place of what may stand there under that key's id.
+    pub fn cosign(&mut self, key: &SigningKey) -> Result<(), EnvelopeError> {
+        let added = signature(&self.payload_type, &self.payload_bytes()?, key);
+        self.signatures.retain(|signature| signature.keyid != added.keyid);
+        if self.signatures.len() >= limits::SIGNATURES {
+            return Err(EnvelopeError::Malformed(format!(
+                "it has {} signatures already",
+                limits::SIGNATURES
+            )));
+        }
+        self.signatures.push(added);
+        Ok(())
     }
 
     /// Reads an envelope of at most `limit` bytes that holds `payload_type`. Verifies nothing.
@@ -116,6 +126,14 @@ impl Envelope {
     }
 }
 
+fn signature(payload_type: &str, payload: &[u8], key: &SigningKey) -> EnvelopeSignature {
+    let signature = key.sign(&pre_authentication_encoding(payload_type, payload));
+    EnvelopeSignature {
+        keyid: PublicKey::from(key.verifying_key()).id(),
+        sig: BASE64.encode(&signature.to_bytes()),
+    }
+}
+
 /// PAE(type, body) = "DSSEv1" SP LEN(type) SP type SP LEN(body) SP body.
 pub fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut encoded = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
@@ -163,6 +181,19 @@ mod tests {
         let mut envelope = Envelope::sign(COMMAND_TYPE, b"{}", &key(1));
         envelope.signatures.push(envelope.signatures[0].clone());
         assert_eq!(envelope.signers([&public].into_iter()), [0]);
+    }
+
+    #[test]
+    fn a_second_key_signs_the_same_bytes_and_a_key_signs_once() {
+        let public = [key(1), key(2)].map(|key| PublicKey::from(key.verifying_key()));
+        let mut envelope = Envelope::sign(COMMAND_TYPE, b"{}", &key(1));
+        envelope.cosign(&key(2)).unwrap();
+        envelope.cosign(&key(2)).unwrap();
+        assert_eq!(envelope.signatures.len(), 2);
+        assert_eq!(envelope.signers(public.iter()), [0, 1]);
+        let none = EnvelopeSignature { keyid: String::new(), sig: String::new() };
+        envelope.signatures.resize(limits::SIGNATURES, none);
+        assert!(envelope.cosign(&key(3)).is_err());
     }
 
     #[test]

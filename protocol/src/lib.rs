@@ -2,6 +2,8 @@
 //!
 //! No I/O, no async, no clock: every function is given what it decides on.
 
+#[cfg(feature = "schema")]
+pub mod asyncapi;
 pub mod authorize;
 pub mod command;
 pub mod diagnosis;

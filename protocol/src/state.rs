@@ -343,6 +343,9 @@ pub struct Digest {
     pub session: u64,
     /// Random, new with every connection.
     pub nonce: String,
+    /// Whether the device doubts its clock: it then wants the nonce in every command.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clock_doubtful: bool,
     /// The newest message of each retained topic, by the topic's last level.
     pub topics: BTreeMap<String, TopicDigest>,
     /// The newest checkpoint of the audit log: a C2SP signed note.

@@ -1,10 +1,12 @@
-//! The committed JSON Schemas are those of the types. Run with `--features schema`; after a deliberate change of the
+//! The committed JSON Schemas and the AsyncAPI document are those of the types. Run with `--features schema`; after a deliberate change of the
 //! wire, `VIGIL_UPDATE_SCHEMAS=1` rewrites the files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use vigil_protocol::schema;
+use serde_json::Value;
+use vigil_protocol::{asyncapi, schema};
+use yaml_rust2::{Yaml, YamlEmitter};
 
 fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schemas")
@@ -31,6 +33,42 @@ fn the_committed_schemas_are_those_of_the_types() {
         "the schemas of {drifted:?} differ from protocol/schemas/; if the wire was meant to change, run\n  \
          VIGIL_UPDATE_SCHEMAS=1 cargo test -p vigil-protocol --features schema --test schemas"
     );
+}
+
+fn yaml(value: &Value) -> Yaml {
+    match value {
+        Value::Null => Yaml::Null,
+        Value::Bool(value) => Yaml::Boolean(*value),
+        Value::Number(number) => {
+            number.as_i64().map_or_else(|| Yaml::Real(number.to_string()), Yaml::Integer)
+        }
+        Value::String(text) => Yaml::String(text.clone()),
+        Value::Array(items) => Yaml::Array(items.iter().map(yaml).collect()),
+        Value::Object(fields) => {
+            // In one order, whatever features other crates turn on.
+            let sorted: BTreeMap<_, _> = fields.iter().collect();
+            Yaml::Hash(
+                sorted.into_iter().map(|(name, value)| (Yaml::String(name.clone()), yaml(value))).collect(),
+            )
+        }
+    }
+}
+
+#[test]
+fn the_committed_asyncapi_document_is_that_of_the_table_of_topics() {
+    let mut text = String::new();
+    YamlEmitter::new(&mut text).dump(&yaml(&asyncapi::document())).unwrap();
+    let text = text + "\n";
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("asyncapi.yaml");
+    if std::env::var_os("VIGIL_UPDATE_SCHEMAS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    } else {
+        assert!(
+            std::fs::read_to_string(&path).ok() == Some(text),
+            "protocol/asyncapi.yaml differs from protocol/src/asyncapi.rs; if the wire was meant to change, run\n  \
+             VIGIL_UPDATE_SCHEMAS=1 cargo test -p vigil-protocol --features schema --test schemas"
+        );
+    }
 }
 
 #[test]

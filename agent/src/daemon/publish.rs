@@ -297,6 +297,7 @@ impl Daemon {
             at: Timestamp::now(),
             session: self.numbers.session(),
             nonce: self.nonce.clone(),
+            clock_doubtful: self.update.as_ref().is_some_and(|status| status.trust.clock_behind),
             topics: topics.clone(),
             checkpoint: self.audit.checkpoint(),
         };

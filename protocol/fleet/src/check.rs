@@ -179,7 +179,12 @@ fn is_state(topic: &str) -> bool {
     topic != StateTopic::Digest.level() && StateTopic::ALL.iter().any(|state| state.level() == topic)
 }
 
-fn read_digest(device: &str, key: &PublicKey, payload: Option<&[u8]>) -> Result<Digest, (Outcome, String)> {
+/// The digest in a retained payload, if it is the device's; otherwise what is wrong with it.
+pub fn read_digest(
+    device: &str,
+    key: &PublicKey,
+    payload: Option<&[u8]>,
+) -> Result<Digest, (Outcome, String)> {
     let payload =
         payload.ok_or((Outcome::Missing, "the broker keeps no digest of this device".to_owned()))?;
     let forged = |note: String| (Outcome::Forged, note);

@@ -40,6 +40,7 @@ fn digest_over(retained: &BTreeMap<String, Vec<u8>>) -> Digest {
         at: "2026-06-01T12:00:01Z".parse().unwrap(),
         session: 7,
         nonce: "n".into(),
+        clock_doubtful: false,
         topics: topics.collect(),
         checkpoint: checkpoint.sign(&key()),
     }

@@ -1,6 +1,6 @@
 //! What the retained state says of a fleet, and of one message: tolerant of fields it does not know, and of garbage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -12,6 +12,8 @@ use crate::text::{bytes, clean};
 /// Devices at most; what goes beyond is counted, not kept.
 const DEVICES: usize = 200_000;
 const FIELD: usize = 48;
+/// Groups and incidents of one device at most.
+const LISTED: usize = 64;
 
 /// One device at a glance. What nobody said is missing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -20,6 +22,8 @@ pub struct Overview {
     pub status: Option<String>,
     /// The device's connections so far.
     pub session: Option<u64>,
+    /// The groups that it is in.
+    pub groups: Vec<String>,
     /// Its product.
     pub product: Option<String>,
     /// The release that runs.
@@ -30,6 +34,8 @@ pub struct Overview {
     pub update: Option<String>,
     /// The load average over one minute.
     pub load: Option<f64>,
+    /// The ids of its open incidents.
+    pub incidents: BTreeSet<String>,
     /// The newest time in its messages, by its own clock.
     pub last_seen: Option<Timestamp>,
 }
@@ -45,7 +51,12 @@ impl Fleet {
     /// Takes in one message. A will is not dated: its time is when the device connected, not when it was lost.
     pub fn take(&mut self, prefix: &str, topic: &str, payload: &[u8]) {
         let Some((device, rest)) = topic::parse(prefix, topic) else { return };
+        let incident = rest.strip_prefix("incident/");
         if payload.is_empty() {
+            // Closed.
+            if let Some((id, overview)) = incident.zip(self.devices.get_mut(device)) {
+                overview.incidents.remove(&clean(id, FIELD));
+            }
             return;
         }
         if self.devices.len() >= DEVICES && !self.devices.contains_key(device) {
@@ -63,14 +74,22 @@ impl Fleet {
                 overview.status = field("/status");
                 overview.session = message["session"].as_u64();
             }
-            "inventory" => overview.product = field("/product"),
+            "inventory" => {
+                overview.product = field("/product");
+                overview.groups = groups(&message);
+            }
             "health" => overview.load = message.pointer("/load/0").and_then(Value::as_f64),
             "update" => {
                 overview.release = field("/running/version");
                 overview.slot = field("/running_slot");
                 overview.update = update(&message);
             }
-            _ => return,
+            _ => match incident {
+                Some(id) if overview.incidents.len() < LISTED => {
+                    overview.incidents.insert(clean(id, FIELD));
+                }
+                _ => return,
+            },
         }
         overview.last_seen = overview.last_seen.max(at(&message));
     }
@@ -102,6 +121,12 @@ pub fn at(message: &Value) -> Option<Timestamp> {
 fn text(message: &Value, pointer: &str) -> Option<String> {
     let text = message.pointer(pointer)?.as_str()?;
     (!text.is_empty()).then(|| clean(text, FIELD))
+}
+
+/// The groups that an inventory names.
+pub fn groups(inventory: &Value) -> Vec<String> {
+    let groups = inventory["groups"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    groups.filter(|group| topic::is_name(group)).take(LISTED).map(str::to_owned).collect()
 }
 
 /// The update engine's state, with the share done while it writes.
@@ -141,6 +166,7 @@ pub fn summary(rest: &str, payload: &[u8]) -> String {
             let running = format!("slot {} runs {}", field("/running_slot"), field("/running/version"));
             format!("{}, {}", update(&message).unwrap_or_default(), running.trim_end())
         }
+        "incident" => format!("{}: {}", field("/severity"), field("/title")),
         "config" => format!("overlay {}", number("/overlay_version").unwrap_or(0)),
         "result" => {
             format!("{} {} {} {}", field("/kind"), field("/status"), field("/reason"), field("/message"))
@@ -166,7 +192,7 @@ mod tests {
             fleet.take(PREFIX, &format!("vigil/v1/bar-1/{level}"), body.to_string().as_bytes());
         };
         take("presence", json!({"status": "online", "session": 3, "at": "2026-06-01T12:00:00Z"}));
-        take("inventory", json!({"product": "videobar"}));
+        take("inventory", json!({"product": "videobar", "groups": ["floor-3", "a/b", 7]}));
         take("health", json!({"load": [0.5, 0.4, 0.3], "at": "2026-06-01T12:05:00Z"}));
         take(
             "update",
@@ -176,8 +202,22 @@ mod tests {
         let overview = &fleet.devices()["bar-1"];
         assert_eq!(overview.status.as_deref(), Some("online"));
         assert_eq!(overview.update.as_deref(), Some("writing 25%"));
+        assert_eq!(overview.groups, ["floor-3"]);
         assert_eq!((overview.release.as_deref(), overview.load), (Some("1.2.0"), Some(0.5)));
         assert_eq!(overview.last_seen, Some("2026-06-01T12:05:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_incident_is_open_until_its_topic_is_empty() {
+        let mut fleet = Fleet::default();
+        let mut incident = |body: &str| {
+            fleet.take(PREFIX, "vigil/v1/bar-1/incident/repository-frozen", body.as_bytes());
+            fleet.devices().get("bar-1").map(|overview| overview.incidents.len())
+        };
+        assert_eq!(incident(""), None);
+        assert_eq!(incident(r#"{"severity": "major", "title": "Frozen"}"#), Some(1));
+        assert_eq!(incident(r#"{"severity": "major", "title": "Frozen still"}"#), Some(1));
+        assert_eq!(incident(""), Some(0));
     }
 
     #[test]
@@ -194,9 +234,18 @@ mod tests {
     #[test]
     fn every_topic_has_a_summary_and_none_carries_control_characters() {
         let hostile = json!({"status": "\u{1b}[2J", "message": "x\ny"}).to_string();
-        for rest in
-            ["presence", "inventory", "health", "update", "config", "digest", "result/1", "diagnosis/1", "x"]
-        {
+        for rest in [
+            "presence",
+            "inventory",
+            "health",
+            "update",
+            "config",
+            "digest",
+            "incident/1",
+            "result/1",
+            "diagnosis/1",
+            "x",
+        ] {
             let line = summary(rest, hostile.as_bytes());
             assert!(!line.chars().any(char::is_control), "{rest}: {line:?}");
             assert!(summary(rest, b"\x00").starts_with("(unreadable"));

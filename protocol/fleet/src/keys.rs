@@ -43,7 +43,7 @@ pub fn load(path: &Path) -> Result<SigningKey, Failure> {
     let wrong = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
     let pem = vigil_durable::read_bounded(path, PEM_BYTES)
         .map_err(|error| wrong(error.to_string()))?
-        .ok_or_else(|| wrong("no such file; make a key with 'vigil-fleet keygen FILE'".to_owned()))?;
+        .ok_or_else(|| wrong("no such file; make a key with 'vigil-fleet key new FILE'".to_owned()))?;
     let pem = String::from_utf8(pem).map_err(|_| wrong("not PEM".to_owned()))?;
     SigningKey::from_pkcs8_pem(&pem)
         .map_err(|error| wrong(format!("not an Ed25519 private key in PKCS#8 PEM: {error}")))
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_missing_key_says_how_to_make_one() {
         let error = load(Path::new("/nonexistent/key.pem")).unwrap_err();
-        assert!(error.to_string().contains("keygen"), "{error}");
+        assert!(error.to_string().contains("key new"), "{error}");
         assert_eq!(error.exit_code(), 2);
     }
 }

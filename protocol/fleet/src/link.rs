@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Filter, Packet, PubAckReason, PublishProperties, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{
+    Filter, Packet, PubAckReason, PublishProperties, RetainForwardRule, SubscribeReasonCode,
+};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event as MqttEvent, EventLoop, MqttOptions};
 use rumqttc::{TlsConfiguration, Transport};
 use tokio::sync::mpsc;
@@ -78,7 +80,15 @@ impl Link {
 
     /// Subscribes, and waits until the broker has granted it.
     pub async fn subscribe(&mut self, filters: &[String]) -> Result<(), Failure> {
-        let wanted = filters.iter().map(|filter| Filter::new(filter.clone(), QoS::AtLeastOnce));
+        let wanted = filters.iter().map(|filter| {
+            let mut wanted = Filter::new(filter.clone(), QoS::AtLeastOnce);
+            // MQTT 5 (4.8.2) has no retained messages on a shared subscription; brokers that send them send each of the
+            // sharers the same.
+            if filter.starts_with("$share/") {
+                wanted.retain_forward_rule = RetainForwardRule::Never;
+            }
+            wanted
+        });
         self.client.try_subscribe_many(wanted).map_err(|error| Failure::Unreachable(error.to_string()))?;
         let deadline = Instant::now() + ACKNOWLEDGE_TIMEOUT;
         while let Some(event) = self.event(deadline).await? {

@@ -35,17 +35,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make an operator's key in a new file
+    /// Make an operator's key, or show its public half
+    #[command(subcommand)]
+    Key(run::Key),
+    /// The former name of 'key new'
+    #[command(hide = true)]
     Keygen {
         /// The file, readable by its owner only
         file: PathBuf,
     },
     /// List the devices
-    Ls {
-        /// How long the broker may take to deliver
-        #[arg(long, value_name = "TIME", default_value = "3s", value_parser = order::duration)]
-        wait: Duration,
-    },
+    Ls(run::Ls),
     /// Show all that a device says of itself
     Status {
         /// The device
@@ -57,7 +57,18 @@ enum Command {
     /// Follow what is said, one line a message
     Watch(run::Watch),
     /// Send a signed command and follow the answers
-    Send(run::Send),
+    Send(Box<run::Send>),
+    /// Sign a command without a broker, or add a signature to one
+    Sign(Box<run::Sign>),
+    /// Install a release on a device or a group, and follow it to the end
+    Update(Box<run::Update>),
+    /// Show or change a device's configuration
+    #[command(subcommand)]
+    Config(run::Config),
+    /// Show what each device would do with a command, before anyone signs it
+    Plan(Box<run::Plan>),
+    /// Have a device test its network: whose fault is it?
+    Diagnose(run::Diagnose),
     /// Verify a device's signature over all that the broker keeps of it
     Check(run::Check),
 }
@@ -90,7 +101,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
         .settings
         .over(Layer::from_environment(variable))
         .over(Layer::from_file(&file, cli.config.is_some())?);
-    let context = Context { settings, json: cli.json };
+    let context = Context { settings, known_devices: directory.join("known_devices.json"), json: cli.json };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -98,14 +109,18 @@ fn start(cli: Cli) -> Result<(), Failure> {
     runtime.block_on(async {
         let work = async {
             match &cli.command {
-                Command::Keygen { file } => run::keygen(&context, file),
-                Command::Ls { wait } => run::ls(&context, *wait).await,
+                Command::Key(key) => run::key(&context, key),
+                Command::Keygen { file } => run::key(&context, &run::Key::New { file: file.clone() }),
+                Command::Ls(ls) => run::ls(&context, ls).await,
                 Command::Status { device, wait } => run::status(&context, device, *wait).await,
                 Command::Watch(watch) => run::watch(&context, watch).await,
                 Command::Send(send) => run::send(&context, send).await,
-                Command::Check(check) => {
-                    run::check(&context, check, directory.join("known_devices.json")).await
-                }
+                Command::Sign(sign) => run::sign(&context, sign),
+                Command::Update(update) => run::update(&context, update).await,
+                Command::Config(config) => run::config(&context, config).await,
+                Command::Plan(plan) => run::plan(&context, plan).await,
+                Command::Diagnose(diagnose) => run::diagnose(&context, diagnose).await,
+                Command::Check(check) => run::check(&context, check).await,
             }
         };
         tokio::select! {
@@ -117,4 +132,15 @@ fn start(cli: Cli) -> Result<(), Failure> {
             },
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
 }

@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use vigil_protocol::command::{Command, Kind, Target};
-use vigil_protocol::envelope::{COMMAND_TYPE, Envelope};
+use vigil_protocol::envelope::{COMMAND_TYPE, Envelope, EnvelopeError};
 use vigil_protocol::limits;
 use vigil_protocol::topic::{Topics, group_command, is_name};
 
@@ -44,6 +44,13 @@ pub struct Request<'a> {
 impl Order {
     /// Signs what was asked for.
     pub fn sign(request: Request<'_>, key: &SigningKey, now: Timestamp) -> Result<Self, Failure> {
+        let command = Self::command(request, now)?;
+        let payload = serde_json::to_vec(&command).map_err(|error| Failure::Usage(error.to_string()))?;
+        Self::checked(command, Envelope::sign(COMMAND_TYPE, &payload, key).to_json().into_bytes())
+    }
+
+    /// What was asked for, as it would be signed.
+    pub fn command(request: Request<'_>, now: Timestamp) -> Result<Command, Failure> {
         let id = match request.id {
             Some(id) if is_name(id) => id.to_owned(),
             Some(id) => return Err(Failure::Usage(format!("--id {id:?}: use 1 to 64 of A-Z a-z 0-9 . _ -"))),
@@ -63,7 +70,8 @@ impl Order {
         let expires = issued
             .checked_add(lifetime)
             .map_err(|_| Failure::Usage("--expires lies beyond the end of time".to_owned()))?;
-        let command = Command {
+        check_target(&request.target)?;
+        Ok(Command {
             v: 1,
             id,
             kind: request.kind.to_owned(),
@@ -73,9 +81,7 @@ impl Order {
             issued,
             expires,
             nonce: request.nonce,
-        };
-        let payload = serde_json::to_vec(&command).map_err(|error| Failure::Usage(error.to_string()))?;
-        Self::checked(command, Envelope::sign(COMMAND_TYPE, &payload, key).to_json().into_bytes())
+        })
     }
 
     /// Reads an envelope that was signed elsewhere. Its signature is the device's to verify.
@@ -92,11 +98,29 @@ impl Order {
         Self::checked(command, envelope)
     }
 
-    fn checked(command: Command, envelope: Vec<u8>) -> Result<Self, Failure> {
-        let (Target::Device(name) | Target::Group(name)) = &command.target;
-        if !is_name(name) {
-            return Err(Failure::Usage(format!("{name:?} is no name of a device or group")));
+    /// Adds one more signature over the same bytes.
+    pub fn cosign(self, key: &SigningKey, now: Timestamp) -> Result<Self, Failure> {
+        let wrong = |what: String| Failure::Usage(format!("the envelope: {what}"));
+        if self.command.expires <= now {
+            return Err(wrong(format!("it expired at {}; sign a new one", self.command.expires)));
         }
+        let mut envelope = self.parsed().map_err(|error| wrong(error.to_string()))?;
+        envelope.cosign(key).map_err(|error| wrong(error.to_string()))?;
+        Self::checked(self.command, envelope.to_json().into_bytes())
+    }
+
+    /// How many signatures it carries. Whose they are, and whether they verify, is the device's to say.
+    pub fn signatures(&self) -> usize {
+        self.parsed().map_or(0, |envelope| envelope.signatures.len())
+    }
+
+    /// The envelope as a value.
+    pub fn parsed(&self) -> Result<Envelope, EnvelopeError> {
+        Envelope::parse(&self.envelope, COMMAND_TYPE, limits::COMMAND_BYTES)
+    }
+
+    fn checked(command: Command, envelope: Vec<u8>) -> Result<Self, Failure> {
+        check_target(&command.target)?;
         if envelope.len() > limits::COMMAND_BYTES {
             return Err(Failure::Usage(format!("a command has at most {} bytes", limits::COMMAND_BYTES)));
         }
@@ -126,6 +150,22 @@ impl Order {
             filters.push(format!("{prefix}/{device}/update"));
         }
         filters
+    }
+}
+
+fn check_target(target: &Target) -> Result<(), Failure> {
+    let (Target::Device(name) | Target::Group(name)) = target;
+    if is_name(name) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!("{name:?} is no name of a device or group")))
+}
+
+/// A target in words.
+pub fn target(target: &Target) -> String {
+    match target {
+        Target::Device(device) => format!("the device {device}"),
+        Target::Group(group) => format!("the group {group}"),
     }
 }
 
@@ -216,6 +256,18 @@ mod tests {
         assert_eq!((authorized.operator.as_str(), authorized.command), ("olga", order.command.clone()));
         assert_eq!(Order::ready(order.envelope.clone()).unwrap(), order);
         assert_eq!(order.topic("vigil/v1").unwrap(), "vigil/v1/bar-1/command");
+    }
+
+    #[test]
+    fn a_second_operator_signs_the_very_same_command_while_it_is_valid() {
+        let first = Order::sign(request("ping", Target::Device("bar-1".into())), &key(), now()).unwrap();
+        let other = SigningKey::from_bytes(&[2; 32]);
+        let both = first.clone().cosign(&other, now()).unwrap();
+        assert_eq!((both.signatures(), &both.command), (2, &first.command));
+        let keys = [key(), other.clone()].map(|key| PublicKey::from(key.verifying_key()));
+        assert_eq!(both.parsed().unwrap().signers(keys.iter()), [0, 1]);
+        let late = first.command.expires;
+        assert!(first.cosign(&other, late).is_err());
     }
 
     #[test]

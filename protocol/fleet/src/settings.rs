@@ -42,7 +42,7 @@ pub struct Layer {
     /// The tenant whose devices we command
     #[arg(long, global = true, value_name = "NAME", help_heading = "Connection")]
     pub tenant: Option<String>,
-    /// The key that signs commands: PKCS#8 PEM, from 'vigil-fleet keygen'
+    /// The key that signs commands: PKCS#8 PEM, from 'vigil-fleet key new'
     #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     pub operator_key: Option<PathBuf>,
 }

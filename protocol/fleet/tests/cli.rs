@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
-use vigil_protocol::command::Target;
+use vigil_protocol::command::{Kind, Target};
 use vigil_protocol::envelope::{COMMAND_TYPE, Envelope};
 use vigil_protocol::keys::PublicKey;
 
@@ -53,6 +53,89 @@ fn a_key_is_made_once_and_signs_an_envelope_for_the_device() {
         (command.target, command.args["version"].as_str()),
         (Target::Device("bar-1".into()), Some("2.0.0"))
     );
+}
+
+#[test]
+fn the_public_half_of_a_key_is_shown_and_no_private_one() {
+    let home = tempfile::tempdir().unwrap();
+    let made = fleet(home.path(), &["--json", "key", "new", "olga.pem"]);
+    assert_eq!(code(&made), 0, "{}", said(&made));
+    let shown = fleet(home.path(), &["--json", "key", "show", "olga.pem"]);
+    assert_eq!((code(&shown), &shown.stdout), (0, &made.stdout));
+    let of_the_settings = fleet(home.path(), &["key", "show", "--operator-key", "olga.pem"]);
+    let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert!(said(&of_the_settings).contains(made["public_key"].as_str().unwrap()));
+    assert!(!said(&of_the_settings).contains("PRIVATE"));
+    assert_eq!(code(&fleet(home.path(), &["key", "show"])), 2);
+}
+
+#[test]
+fn an_envelope_is_signed_without_a_broker_and_what_is_signed_is_shown_beside_it() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| fleet(home.path(), arguments);
+    for name in ["olga.pem", "otto.pem"] {
+        assert_eq!(code(&run(&["key", "new", name])), 0);
+    }
+    let signed = run(&[
+        "sign",
+        "floor-4",
+        "reboot",
+        "--group",
+        "--arg",
+        "force=true",
+        "--expires",
+        "2h",
+        "--nonce",
+        "n",
+        "--tenant",
+        "acme",
+        "--operator-key",
+        "olga.pem",
+    ]);
+    // A nonce is one device's.
+    assert_eq!(code(&signed), 2, "{}", said(&signed));
+    let signed = run(&[
+        "sign",
+        "bar-1",
+        "reboot",
+        "--arg",
+        "force=true",
+        "--expires",
+        "2h",
+        "--nonce",
+        "n",
+        "--tenant",
+        "acme",
+        "--operator-key",
+        "olga.pem",
+    ]);
+    assert_eq!(code(&signed), 0, "{}", said(&signed));
+    let shown = String::from_utf8_lossy(&signed.stderr).into_owned();
+    for part in ["kind      reboot", "argument  force = true", "target    the device bar-1", "nonce     n"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    std::fs::write(home.path().join("reboot.json"), &signed.stdout).unwrap();
+    let add = ["sign", "--add", "reboot.json", "--yes", "--operator-key", "otto.pem"];
+    let both = run(&add);
+    assert_eq!(code(&both), 0, "{}", said(&both));
+    let envelope = Envelope::parse(both.stdout.trim_ascii(), COMMAND_TYPE, 32 * 1024).unwrap();
+    assert_eq!(envelope.signatures.len(), 2);
+    assert_eq!(code(&run(&[&add[..], &["bar-2"]].concat())), 2);
+}
+
+#[test]
+fn the_help_names_every_kind_of_command_and_no_other_is_sent() {
+    let home = tempfile::tempdir().unwrap();
+    let help = said(&fleet(home.path(), &["send", "--help"]));
+    let words: Vec<&str> = help.split_whitespace().collect();
+    for kind in Kind::ALL {
+        let listed = words.iter().any(|word| word.trim_matches([',', ']']) == kind.name());
+        assert!(listed, "{} in {help}", kind.name());
+    }
+    assert_eq!(code(&fleet(home.path(), &["send", "bar-1", "dance"])), 2);
+    assert_eq!(code(&fleet(home.path(), &["update", "bar-1", "2.0"])), 2);
+    assert_eq!(code(&fleet(home.path(), &["update", "bar-1", "2.0.0", "--pause"])), 2);
+    assert_eq!(code(&fleet(home.path(), &["config", "set", "bar-1"])), 2);
 }
 
 #[test]

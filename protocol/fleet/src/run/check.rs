@@ -38,13 +38,12 @@ pub struct Check {
 }
 
 /// Fetches, checks and reports.
-pub async fn check(context: &Context, check: &Check, known_file: PathBuf) -> Result<(), Failure> {
+pub async fn check(context: &Context, check: &Check) -> Result<(), Failure> {
     let prefix = context.settings.prefix()?;
     let topics = Topics::new(prefix, &check.device).map_err(|error| Failure::Usage(error.to_string()))?;
     let given = check.device_key.clone().map(PublicKey::try_from).transpose();
     let given = given.map_err(|error| Failure::Usage(format!("--device-key: {error}")))?;
-    let known_file = check.known.clone().unwrap_or(known_file);
-    let mut known = KnownDevices::load(&known_file)?;
+    let mut known = KnownDevices::load(check.known.as_deref().unwrap_or(&context.known_devices))?;
 
     let mut link = Link::open(&context.settings).await?;
     link.subscribe(&StateTopic::ALL.map(|topic| topics.state(topic))).await?;

@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use vigil_protocol::topic;
 
 use super::Context;
+use super::follow::Steady;
 use crate::failure::Failure;
 use crate::fleet;
-use crate::link::{Link, Message};
+use crate::link::Message;
 use crate::order;
 use crate::text::{Tone, json, line};
 
-const RECONNECT: Duration = Duration::from_secs(3);
 /// Longer than anybody watches; a deadline that never comes needs no second code path.
 const FOR_EVER: Duration = Duration::from_hours(366 * 24);
 
@@ -30,6 +30,10 @@ pub struct Watch {
     /// End after so many messages
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
+    /// Divide the messages with everybody who watches under the same name (an MQTT shared subscription). What the
+    /// broker keeps is not repeated then, only what is said from now on
+    #[arg(long, value_name = "NAME")]
+    pub share: Option<String>,
 }
 
 /// Prints one line for each message. A lost connection is made again; one that cannot be made at first is an error.
@@ -38,38 +42,22 @@ pub async fn watch(context: &Context, watch: &Watch) -> Result<(), Failure> {
     if let Some(device) = watch.device.as_deref().filter(|device| !topic::is_name(device)) {
         return Err(Failure::Usage(topic::TopicError::Name(device.to_owned()).to_string()));
     }
-    let filter = format!("{prefix}/{}/#", watch.device.as_deref().unwrap_or("+"));
+    let mut filter = format!("{prefix}/{}/#", watch.device.as_deref().unwrap_or("+"));
+    if let Some(share) = &watch.share {
+        if !topic::is_name(share) {
+            return Err(Failure::Usage(format!("--share {share:?}: use 1 to 64 of A-Z a-z 0-9 . _ -")));
+        }
+        filter = format!("$share/{share}/{filter}");
+    }
     let deadline = Instant::now() + watch.duration.unwrap_or(FOR_EVER);
     let mut left = watch.count.unwrap_or(u64::MAX);
-    let mut link = open(context, &filter).await?;
-    while left > 0 {
-        match link.next(deadline).await {
-            Ok(Some(message)) => left -= u64::from(show(context, prefix, &message)?),
-            Ok(None) => break,
-            Err(Failure::Unreachable(why)) => {
-                eprintln!("{why}; connecting again");
-                link = loop {
-                    tokio::time::sleep_until(deadline.min(Instant::now() + RECONNECT)).await;
-                    if Instant::now() >= deadline {
-                        return Ok(());
-                    }
-                    match open(context, &filter).await {
-                        Ok(link) => break link,
-                        Err(Failure::Unreachable(_)) => {}
-                        Err(other) => return Err(other),
-                    }
-                };
-            }
-            Err(other) => return Err(other),
-        }
+    let mut steady = Steady::open(context, vec![filter]).await?;
+    while left > 0
+        && let Some(message) = steady.next(deadline).await?
+    {
+        left -= u64::from(show(context, prefix, &message)?);
     }
     Ok(())
-}
-
-async fn open(context: &Context, filter: &str) -> Result<Link, Failure> {
-    let mut link = Link::open(&context.settings).await?;
-    link.subscribe(&[filter.to_owned()]).await?;
-    Ok(link)
 }
 
 /// Whether the message is one of a device, and was shown.
