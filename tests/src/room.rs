@@ -27,7 +27,8 @@ pub struct Room {
     /// The device.
     pub device: Device,
     operator: Option<Operator>,
-    _broker: Option<Mosquitto>,
+    broker: Option<Mosquitto>,
+    pki: Pki,
 }
 
 impl Room {
@@ -65,12 +66,27 @@ impl Room {
         more.clone_into(&mut options.more);
         adjust(&mut options);
         let device = Device::new(&directory.path().join("device"), options, &vendor, &pki, &factory)?;
-        Ok(Self { directory, vendor, device, operator, _broker: broker })
+        Ok(Self { directory, vendor, device, operator, broker, pki })
     }
 
     /// The operator.
     pub fn operator(&self) -> anyhow::Result<&Operator> {
         self.operator.as_ref().context("the room has no broker")
+    }
+
+    /// The broker.
+    pub fn broker(&mut self) -> anyhow::Result<&mut Mosquitto> {
+        self.broker.as_mut().context("the room has no broker")
+    }
+
+    /// The broker's port.
+    pub fn broker_port(&self) -> anyhow::Result<u16> {
+        Ok(self.broker.as_ref().context("the room has no broker")?.port)
+    }
+
+    /// Who certifies everybody.
+    pub fn pki(&self) -> &Pki {
+        &self.pki
     }
 
     /// What `vigil status` says, as soon as it says anything.
