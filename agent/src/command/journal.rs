@@ -268,6 +268,11 @@ impl CommandJournal {
         Ok(())
     }
 
+    /// The newest answer to a command, as long as it is kept.
+    pub fn answer_to(&self, id: &str) -> Option<CommandResult> {
+        self.content.answers.get(id).map(|answer| answer.result.clone())
+    }
+
     /// Final answers that the broker does not have yet, oldest first.
     pub fn undelivered(&self) -> Vec<CommandResult> {
         let mut results: Vec<_> = self

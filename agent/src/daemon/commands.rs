@@ -1,10 +1,12 @@
 //! One command, from the broker to its answer and its audit entry.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rumqttc::v5::mqttbytes::v5::Publish;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::{info, warn};
 use vigil_protocol::authorize::{Authorized, Device, Refusal, authorize};
 use vigil_protocol::command::{Command, CommandResult, Kind, Reason, Status};
@@ -18,6 +20,10 @@ use vigil_wire::{Control, Request};
 /// Commands that wait until fewer answers do. A broker that sends more than we have asked for is not listened to: what
 /// it has no acknowledgement for it sends again.
 const UNHEARD: usize = 32;
+/// Answers that are said again after a connection was lost: so many, and delivered within this time before.
+const JUST_DELIVERED: (usize, Duration) = (64, Duration::from_secs(10));
+/// How long commands wait for the operators list after a start.
+const OPERATORS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a configuration on trial waits for the broker, unless the command says so: in seconds.
 const CONFIRM_SECONDS: u64 = 300;
 const CONFIRM_RANGE: std::ops::RangeInclusive<u64> = 10..=3600;
@@ -49,8 +55,12 @@ impl Daemon {
         self.hear();
     }
 
-    /// Takes up the commands that wait, as long as their answers find room.
+    /// Takes up the commands that wait, as long as their answers find room. After a start the operators list is on its
+    /// way from the updater: a command that was waiting at the broker is not refused for being faster.
     pub(super) fn hear(&mut self) {
+        if self.operators.is_none() && self.elapsed() < OPERATORS_PATIENCE {
+            return;
+        }
         while !self.outbox.is_crowded()
             && let Some(message) = self.unheard.pop_front()
         {
@@ -382,13 +392,41 @@ impl Daemon {
         }
     }
 
-    /// After connecting: final answers that the broker does not have and that do not wait.
+    /// After connecting: final answers that the broker does not have and that do not wait; and those that it had only
+    /// just acknowledged when it went away, since it may have lost them with its memory.
     pub(super) fn say_undelivered(&mut self) {
         for result in self.commands.undelivered() {
             if !self.outbox.holds(&result.id) {
                 self.say(&result);
             }
         }
+        for (_, id) in std::mem::take(&mut self.just_delivered) {
+            if let Some(result) = self.commands.answer_to(&id)
+                && let Ok(payload) = serde_json::to_vec(&result)
+            {
+                self.outbox.push_repeated(self.topics.result(&id), payload, id);
+            }
+        }
+    }
+
+    /// The broker has a final answer.
+    pub(super) fn on_delivered(&mut self, id: &str) {
+        if let Err(error) = self.commands.delivered(id) {
+            warn!(%error, "the answer is said again after the next start");
+        }
+        let now = Instant::now();
+        while self.just_delivered.front().is_some_and(|(at, _)| {
+            self.just_delivered.len() >= JUST_DELIVERED.0 || now.duration_since(*at) > JUST_DELIVERED.1
+        }) {
+            self.just_delivered.pop_front();
+        }
+        self.just_delivered.push_back((now, id.to_owned()));
+    }
+
+    /// The connection is gone: only what was delivered shortly before may have gone with it.
+    pub(super) fn forget_delivered(&mut self) {
+        let now = Instant::now();
+        self.just_delivered.retain(|(at, _)| now.duration_since(*at) <= JUST_DELIVERED.1);
     }
 }
 

@@ -109,6 +109,8 @@ struct Daemon {
     command_rate: CommandRate,
     /// Commands that came and were not looked at yet.
     unheard: VecDeque<Publish>,
+    /// Commands whose final answers the broker has acknowledged lately, and when.
+    just_delivered: VecDeque<(Instant, String)>,
     /// Commands that wait for the end of a call.
     held: Vec<actions::Held>,
     /// When it is looked whether the call is over.
@@ -281,6 +283,7 @@ impl Daemon {
             commands,
             command_rate: CommandRate::new(config.broker.max_commands_per_minute),
             unheard: VecDeque::new(),
+            just_delivered: VecDeque::new(),
             held: Vec::new(),
             held_look: None,
             config_path: config_path.to_owned(),

@@ -129,10 +129,8 @@ impl Daemon {
                 }
             }
             LinkEvent::Acknowledged => {
-                if let Some(id) = self.outbox.acknowledged()
-                    && let Err(error) = self.commands.delivered(&id)
-                {
-                    warn!(%error, id, "the answer is said again after the next start");
+                if let Some(id) = self.outbox.acknowledged() {
+                    self.on_delivered(&id);
                 }
             }
             LinkEvent::Closed { reason, refused } => self.on_closed(&reason, refused),
@@ -144,6 +142,9 @@ impl Daemon {
         self.connection = None;
         // What was not acknowledged the broker sends again.
         self.unheard.clear();
+        if was_up {
+            self.forget_delivered();
+        }
         self.outbox.disconnected();
         self.link.last_error = Some(reason.to_owned());
         self.link.since = None;

@@ -58,6 +58,8 @@ struct Waiting {
     payload: Vec<u8>,
     id: String,
     is_final: bool,
+    /// The broker has acknowledged it before: it is not part of the account's sum.
+    is_repeated: bool,
 }
 
 /// The outbox.
@@ -108,12 +110,17 @@ impl Outbox {
     /// Takes in the answer to the command `id`, or a diagnosis.
     pub fn push(&mut self, topic: String, payload: Vec<u8>, id: String, is_final: bool) {
         self.ledger.messages.produced += 1;
-        self.enqueue(Waiting { topic, payload, id, is_final });
+        self.enqueue(Waiting { topic, payload, id, is_final, is_repeated: false });
     }
 
     /// Takes in a final answer that was made before, and is said until the broker has it.
     pub fn push_again(&mut self, topic: String, payload: Vec<u8>, id: String) {
-        self.enqueue(Waiting { topic, payload, id, is_final: true });
+        self.enqueue(Waiting { topic, payload, id, is_final: true, is_repeated: false });
+    }
+
+    /// Takes in a final answer that the broker has acknowledged once, and may have lost.
+    pub fn push_repeated(&mut self, topic: String, payload: Vec<u8>, id: String) {
+        self.enqueue(Waiting { topic, payload, id, is_final: true, is_repeated: true });
     }
 
     fn enqueue(&mut self, message: Waiting) {
@@ -123,11 +130,11 @@ impl Outbox {
             // What only tells of progress goes first, and never what is under way.
             let under_way =
                 usize::from(matches!(&self.in_flight, Some(Publication { what: What::Message { .. }, .. })));
-            let droppable = |message: &Waiting| !message.is_final;
+            let droppable = |message: &Waiting| !message.is_final || message.is_repeated;
             let position = self.messages.iter().skip(under_way).position(droppable).unwrap_or(0) + under_way;
             let Some(dropped) = self.messages.remove(position) else { return };
             self.message_bytes -= dropped.payload.len();
-            self.ledger.messages.dropped_full += 1;
+            self.ledger.messages.dropped_full += u64::from(!dropped.is_repeated);
         }
     }
 
@@ -212,8 +219,8 @@ impl Outbox {
         let fits = |payload: &[u8]| payload.len() + PACKET_OVERHEAD <= limit;
         while let Some(message) = self.messages.front().filter(|message| !fits(&message.payload)) {
             self.message_bytes -= message.payload.len();
+            self.ledger.messages.dropped_too_large += u64::from(!message.is_repeated);
             self.messages.pop_front();
-            self.ledger.messages.dropped_too_large += 1;
         }
         for state in self.states.values_mut().filter(|state| state.is_waiting() && !fits(&state.payload)) {
             if !state.was_acknowledged {
@@ -247,7 +254,8 @@ impl Outbox {
             What::Message { id, is_final } => {
                 if let Some(message) = self.messages.pop_front() {
                     self.message_bytes -= message.payload.len();
-                    self.ledger.messages.acknowledged += 1;
+                    let account = &mut self.ledger.messages;
+                    *if message.is_repeated { &mut account.repeated } else { &mut account.acknowledged } += 1;
                 }
                 is_final.then_some(id)
             }
@@ -409,6 +417,7 @@ mod tests {
     enum Step {
         State(u8, usize),
         Message(bool, usize),
+        Repeat(usize),
         Connect(bool, Option<usize>),
         Disconnect,
         Next,
@@ -421,6 +430,7 @@ mod tests {
         prop_oneof![
             (any::<u8>(), 0_usize..2000).prop_map(|(topic, size)| Step::State(topic, size)),
             (any::<bool>(), 0_usize..200_000).prop_map(|(is_final, size)| Step::Message(is_final, size)),
+            (0_usize..2000).prop_map(Step::Repeat),
             (any::<bool>(), prop::option::of(600_usize..3000))
                 .prop_map(|(kept, limit)| Step::Connect(kept, limit)),
             Just(Step::Disconnect),
@@ -446,6 +456,7 @@ mod tests {
                     Step::Message(is_final, size) => {
                         outbox.push("r".into(), vec![0; size], seq.to_string(), is_final);
                     }
+                    Step::Repeat(size) => outbox.push_repeated("r".into(), vec![0; size], seq.to_string()),
                     Step::Connect(kept, limit) => outbox.connected(kept, limit),
                     Step::Disconnect => outbox.disconnected(),
                     Step::Next => drop(outbox.next(name)),
@@ -461,7 +472,8 @@ mod tests {
                     }
                 }
                 let ledger = outbox.ledger();
-                prop_assert_eq!(ledger.messages.waiting(), outbox.messages.len() as u64);
+                let fresh = outbox.messages.iter().filter(|message| !message.is_repeated).count();
+                prop_assert_eq!(ledger.messages.waiting(), fresh as u64);
                 let states = outbox.states.values().filter(|state| state.is_waiting() && !state.was_acknowledged);
                 prop_assert_eq!(ledger.states.waiting(), states.count() as u64);
                 let bytes: usize = outbox.messages.iter().map(|message| message.payload.len()).sum();
