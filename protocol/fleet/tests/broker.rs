@@ -2,11 +2,11 @@
 // Helpers of tests are tests as well.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
@@ -28,7 +28,10 @@ const NONCE: &str = "of-this-session";
 
 /// A broker without a name or a password, for as long as the test runs.
 fn broker() -> u16 {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    // A port is free again before the broker has it: no other test of this process may be given the same.
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::iter::repeat_with(free).find(|port| TAKEN.lock().unwrap().insert(*port)).unwrap();
     let config: rumqttd::Config = serde_json::from_value(json!({
         "id": 0,
         "router": { "id": 0, "max_connections": 100, "max_outgoing_packet_count": 200,
@@ -150,26 +153,34 @@ impl Device {
         let (client, mut connection) = Client::new(options, 100);
         let (sender, acknowledged) = mpsc::channel();
         let (name, speaker) = (id.to_owned(), client.clone());
+        let (subscriber, subscribed) = mpsc::channel();
         std::thread::spawn(move || {
             for event in connection.iter() {
                 match event {
-                    Ok(Event::Incoming(Packet::PubAck(_) | Packet::SubAck(_)))
-                        if sender.send(()).is_err() => {}
+                    // As a real one does: after each new connection.
+                    Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                        for topic in
+                            [format!("vigil/v1/{name}/command"), "vigil/v1/group/floor-3/command".to_owned()]
+                        {
+                            speaker.try_subscribe(topic, QoS::AtLeastOnce).unwrap();
+                        }
+                    }
+                    Ok(Event::Incoming(Packet::SubAck(_))) => drop(subscriber.send(())),
+                    Ok(Event::Incoming(Packet::PubAck(_))) if sender.send(()).is_err() => return,
                     Ok(Event::Incoming(Packet::Publish(publish))) => {
                         on_command(&speaker, &name, &operators, clock_doubtful, &publish.payload);
                     }
                     Ok(_) => {}
-                    Err(_) => return,
+                    Err(error) => eprintln!("{name}: {error}; connecting again"),
                 }
             }
         });
+        for _ in 0..2 {
+            subscribed.recv_timeout(LIMIT).unwrap();
+        }
         let key = SigningKey::from_bytes(&[id.len() as u8; 32]);
         let said = BTreeMap::new();
         let mut device = Self { id: id.to_owned(), key, client, acknowledged, said, seq: 0, clock_doubtful };
-        for topic in [format!("vigil/v1/{id}/command"), "vigil/v1/group/floor-3/command".to_owned()] {
-            device.client.subscribe(topic, QoS::AtLeastOnce).unwrap();
-            device.acknowledged.recv_timeout(LIMIT).unwrap();
-        }
         let key = PublicKey::from(device.key.verifying_key());
         device.say("presence", json!({"status": "online", "session": 7}));
         device.say(
@@ -183,6 +194,8 @@ impl Device {
     }
 
     fn publish(&self, level: &str, payload: String) {
+        // Those of answers to commands.
+        while self.acknowledged.try_recv().is_ok() {}
         self.client
             .publish(format!("vigil/v1/{}/{level}", self.id), QoS::AtLeastOnce, true, payload)
             .unwrap();
