@@ -63,7 +63,7 @@ impl Mosquitto {
         let config = format!(
             "listener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n\
              use_identity_as_username true\nacl_file {}\nallow_anonymous false\nuser root\n\
-             persistence true\npersistence_location {}/\nlog_dest file {}\nlog_type all\n",
+             set_tcp_nodelay true\npersistence true\npersistence_location {}/\nlog_dest file {}\nlog_type all\n",
             pki.ca().display(),
             certificate.display(),
             key.display(),

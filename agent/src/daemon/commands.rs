@@ -77,7 +77,7 @@ impl Daemon {
         let device = &self.config.device;
         let device = Device {
             nonce: Some(&self.nonce),
-            clock_doubtful: self.update.as_ref().is_some_and(|status| status.trust.clock_behind),
+            clock_doubtful: self.is_clock_doubtful(),
             ..Device::new(&device.id, &device.tenant, &device.groups)
         };
         let authorized = authorize(&message.payload, self.operators.as_ref(), &device, now);

@@ -139,8 +139,8 @@ struct Daemon {
     reconnect_at: Option<Instant>,
     backoff: Backoff,
     nonce: String,
-    /// When a digest was signed last, over which topics, and over how many audit entries.
-    digested: Option<(Instant, BTreeMap<String, TopicDigest>, u64)>,
+    /// When a digest was signed last, over which topics, over how many audit entries, and whether the clock was doubted.
+    digested: Option<(Instant, BTreeMap<String, TopicDigest>, u64, bool)>,
     command_flood: Flood,
     local_flood: Flood,
     started: Instant,
@@ -339,6 +339,11 @@ impl Daemon {
         self.publish_config();
         self.publish_update();
         self.set_contact(|contact| contact.ready = true);
+    }
+
+    /// Whether the clock is behind what signatures say the time is at least.
+    fn is_clock_doubtful(&self) -> bool {
+        self.update.as_ref().is_some_and(|status| status.trust.clock_behind)
     }
 
     /// Time since the daemon started: for whatever only compares.

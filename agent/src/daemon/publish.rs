@@ -283,8 +283,10 @@ impl Daemon {
         }
         let topics = self.outbox.topics();
         let entries = self.audit.size();
-        if let Some((at, digested, witnessed)) = &self.digested
+        let clock_doubtful = self.is_clock_doubtful();
+        if let Some((at, digested, witnessed, doubted)) = &self.digested
             && *digested == topics
+            && *doubted == clock_doubtful
             && (*witnessed == entries || at.elapsed() < CHECKPOINT_PAUSE)
         {
             return;
@@ -298,14 +300,14 @@ impl Daemon {
             at: Timestamp::now(),
             session: self.numbers.session(),
             nonce: self.nonce.clone(),
-            clock_doubtful: self.update.as_ref().is_some_and(|status| status.trust.clock_behind),
+            clock_doubtful,
             topics: topics.clone(),
             checkpoint: self.audit.checkpoint(),
         };
         match sign_digest(&digest, self.identity.signing_key()) {
             Ok(envelope) => {
                 self.outbox.set_state(StateTopic::Digest, seq, envelope);
-                self.digested = Some((Instant::now(), topics, entries));
+                self.digested = Some((Instant::now(), topics, entries, clock_doubtful));
             }
             Err(error) => warn!(%error, "the digest could not be made"),
         }

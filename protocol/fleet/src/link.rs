@@ -8,7 +8,7 @@ use rumqttc::v5::mqttbytes::v5::{
     Filter, Packet, PubAckReason, PublishProperties, RetainForwardRule, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event as MqttEvent, EventLoop, MqttOptions};
-use rumqttc::{TlsConfiguration, Transport};
+use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use vigil_protocol::limits;
@@ -175,6 +175,10 @@ fn options(settings: &Layer, broker: Broker) -> Result<MqttOptions, Failure> {
     getrandom::fill(&mut random).map_err(|error| Failure::Failed(format!("no random bytes: {error}")))?;
     let id = format!("fleet-{}", data_encoding::HEXLOWER.encode(&random));
     let mut mqtt = MqttOptions::new(id, broker.host, broker.port);
+    let mut network = NetworkOptions::new();
+    // Small packets in both directions: without this, one waits 40 ms for the acknowledgement of another.
+    network.set_tcp_nodelay(true);
+    mqtt.set_network_options(network);
     mqtt.set_keep_alive(Duration::from_secs(30))
         .set_clean_start(true)
         .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
