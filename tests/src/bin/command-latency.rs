@@ -115,7 +115,7 @@ async fn compare(count: usize) -> anyhow::Result<bool> {
             args: [].into(),
             tenant: TENANT,
             target: Target::Device(DEVICE.to_owned()),
-            lifetime: Duration::from_secs(600),
+            lifetime: Duration::from_secs(30),
             nonce: None,
         };
         let order = Order::sign(request, &operator, Timestamp::now())?;
