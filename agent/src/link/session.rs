@@ -182,9 +182,19 @@ async fn run(
     filters: Vec<Filter>,
     events: mpsc::Sender<LinkEvent>,
 ) {
+    let keep_alive = event_loop.options.keep_alive();
+    let mut is_up = false;
     let closed = loop {
         let event = match event_loop.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(ack))) => {
+                if let Some(reason) = breaks_the_protocol(&ack, is_up) {
+                    break LinkEvent::Closed { reason: reason.to_owned(), refused: true };
+                }
+                is_up = true;
+                // A broker may turn keep-alive off; rumqttc would then ping without a pause, and give up.
+                if event_loop.options.keep_alive().is_zero() {
+                    event_loop.options.set_keep_alive(keep_alive);
+                }
                 if let Err(error) = client.try_subscribe_many(filters.clone()) {
                     break LinkEvent::Closed { reason: error.to_string(), refused: false };
                 }
@@ -207,6 +217,21 @@ async fn run(
         }
     };
     let _ = events.send(closed).await;
+}
+
+/// What no broker may say (MQTT 5, sections 3.2.2.3 and 3.2.4) and rumqttc does not notice: with a receive maximum of 0 it
+/// would be connected and mute, and a second CONNACK would begin a session in the middle of another.
+fn breaks_the_protocol(ack: &ConnAck, is_up: bool) -> Option<&'static str> {
+    let granted = ack.properties.as_ref();
+    if is_up {
+        Some("the broker accepted one connection twice")
+    } else if granted.is_some_and(|granted| granted.receive_max == Some(0)) {
+        Some("the broker takes no messages: its receive maximum is 0")
+    } else if granted.is_some_and(|granted| granted.max_packet_size == Some(0)) {
+        Some("the broker takes no packets: its maximum packet size is 0")
+    } else {
+        None
+    }
 }
 
 fn granted(ack: &ConnAck) -> Granted {
