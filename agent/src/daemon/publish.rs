@@ -133,6 +133,12 @@ impl Daemon {
                     warn!(%error, id, "the answer is said again after the next start");
                 }
             }
+            LinkEvent::Declined { reason } => {
+                // Not again on this connection. A final answer stays undelivered, and is said on the next.
+                let _ = self.outbox.acknowledged();
+                warn!(reason, "not taken");
+                self.link.last_error = Some(reason);
+            }
             LinkEvent::Closed { reason, refused } => self.on_closed(&reason, refused),
         }
     }

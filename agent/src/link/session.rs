@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnectReturnCode, Filter, LastWill, LastWillProperties, Packet, Publish, PublishProperties,
+    ConnAck, ConnectReturnCode, Filter, LastWill, LastWillProperties, Packet, PubAckReason, Publish,
+    PublishProperties,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use rumqttc::{Outgoing, TlsConfiguration, Transport};
@@ -82,6 +83,11 @@ pub enum LinkEvent {
     Message(Publish),
     /// The broker has what was published last.
     Acknowledged,
+    /// The broker does not take what was published last.
+    Declined {
+        /// For people.
+        reason: String,
+    },
     /// It is gone.
     Closed {
         /// For people.
@@ -201,7 +207,12 @@ async fn run(
                 LinkEvent::Connected(granted(&ack))
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => LinkEvent::Message(publish),
-            Ok(Event::Incoming(Packet::PubAck(_))) => LinkEvent::Acknowledged,
+            Ok(Event::Incoming(Packet::PubAck(ack))) => match ack.reason {
+                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => LinkEvent::Acknowledged,
+                reason => {
+                    LinkEvent::Declined { reason: format!("the broker took no publication: {reason:?}") }
+                }
+            },
             Ok(Event::Incoming(Packet::Disconnect(disconnect))) => {
                 let reason = format!("the broker disconnected: {:?}", disconnect.reason_code);
                 break LinkEvent::Closed { reason, refused: false };
