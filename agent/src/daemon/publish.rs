@@ -93,7 +93,6 @@ impl Daemon {
             LinkEvent::Connected(granted) => {
                 info!(?granted, "connected");
                 self.numbers.use_session();
-                self.backoff.reset();
                 let url = String::from(self.config.broker.url.clone());
                 let session = self.numbers.session();
                 self.record(
@@ -106,6 +105,7 @@ impl Daemon {
                 self.link = LinkState {
                     granted: Some(granted),
                     since: Some(Timestamp::now()),
+                    up_since: Some(Instant::now()),
                     attempts: self.link.attempts,
                     ..LinkState::default()
                 };
@@ -145,6 +145,9 @@ impl Daemon {
 
     fn on_closed(&mut self, reason: &str, refused: bool) {
         let was_up = self.link.granted.take().is_some();
+        if let Some(since) = self.link.up_since.take() {
+            self.backoff.lasted(since.elapsed());
+        }
         self.connection = None;
         self.outbox.disconnected();
         self.link.last_error = Some(reason.to_owned());
