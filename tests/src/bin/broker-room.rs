@@ -1,24 +1,28 @@
 //! A device and an operator at a broker that `tests/brokers` has started: vigild connects, says everything under its
-//! digest, and answers a ping. With `--rumqttd` it is the broker itself.
+//! digest, and answers a ping. With `--rumqttd` it is the broker itself, with `--pki` it makes a broker's certificates.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
+use vigil_tests::pki::Pki;
 use vigil_tests::room::{DEVICE, Room};
 use vigil_tests::vendor::TENANT;
 
 #[derive(Parser)]
 struct Arguments {
     /// Serve rumqttd at this port of loopback, until killed
-    #[arg(long, value_name = "PORT", conflicts_with = "broker")]
+    #[arg(long, value_name = "PORT")]
     rumqttd: Option<u16>,
     /// Its MQTT 3.1.1 instead of its 5
     #[arg(long)]
     v4: bool,
+    /// Write ca.crt, server.crt and server.key for localhost
+    #[arg(long, value_name = "DIR")]
+    pki: Option<PathBuf>,
     /// The broker to try
-    #[arg(long, value_name = "URL", required_unless_present = "rumqttd")]
+    #[arg(long, value_name = "URL")]
     broker: Option<String>,
     /// The authority of its certificate
     #[arg(long, value_name = "FILE")]
@@ -27,11 +31,13 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    match (arguments.rumqttd, arguments.broker) {
-        (Some(port), _) => vigil_tests::broker::serve_rumqttd(port, arguments.v4),
-        (None, Some(broker)) => try_out(&broker, arguments.ca),
-        (None, None) => unreachable!("clap wants one of them"),
+    if let Some(port) = arguments.rumqttd {
+        return vigil_tests::broker::serve_rumqttd(port, arguments.v4);
     }
+    if let Some(directory) = arguments.pki {
+        return Pki::new(&directory)?.server().map(drop);
+    }
+    try_out(&arguments.broker.context("one of --broker, --rumqttd and --pki; see --help")?, arguments.ca)
 }
 
 fn try_out(broker: &str, ca: Option<PathBuf>) -> anyhow::Result<()> {
