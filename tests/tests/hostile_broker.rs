@@ -43,7 +43,9 @@ fn loses_ids(scenario: &Scenario) -> bool {
 
 #[test]
 fn a_hostile_broker_forges_nothing_and_a_legitimate_command_runs_exactly_once() {
-    let sets_clock = |scenario: &Scenario| scenario.steps.iter().any(|step| matches!(step, Step::Clock(_)));
+    let sets_clock = |scenario: &Scenario| {
+        scenario.steps.iter().any(|step| matches!(step, Step::Clock(_) | Step::UpdaterClock(_)))
+    };
     let (of_clock, others): (VecDeque<_>, VecDeque<_>) =
         scenarios().into_iter().partition(|(_, scenario)| sets_clock(scenario));
     let (of_clock, others, failures) = (Mutex::new(of_clock), Mutex::new(others), Mutex::new(Vec::new()));

@@ -22,7 +22,7 @@ pub(super) struct Scenario {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Step {
     /// It delivers a command.
-    Command(Signed),
+    Command(Box<Signed>),
     /// It delivers the envelope of an earlier one, by its id.
     Again(Again),
     /// It publishes something else.
@@ -39,8 +39,10 @@ pub(super) enum Step {
     LoseIds,
     /// The vendor publishes another operators list.
     Operators(List),
-    /// The device's clock is off by so many seconds.
+    /// vigild's clock is off by so many seconds.
     Clock(i64),
+    /// vigil-updaterd's is, by hours at least: it holds it against the times of what it has verified.
+    UpdaterClock(i64),
 }
 
 /// A command. Without more, it is a legitimate ping by olga, which must be carried out.
