@@ -131,7 +131,7 @@ fn spoil(mut envelope: Envelope, spoil: Option<Spoil>) -> anyhow::Result<Vec<u8>
         Spoil::NoSignatures => envelope.signatures.clear(),
         Spoil::SeventeenSignatures => envelope.signatures = vec![signature; 17],
         Spoil::TwiceSigned => envelope.signatures.push(signature),
-        Spoil::Relabelled => envelope.payload_type = DIGEST_TYPE.to_owned(),
+        Spoil::Relabelled => DIGEST_TYPE.clone_into(&mut envelope.payload_type),
         Spoil::OtherAlphabet => envelope.payload = BASE64URL.encode(&payload),
         Spoil::NoBase64 => envelope.payload.insert(1, '!'),
         Spoil::OtherType | Spoil::Nested | Spoil::TwoTargets | Spoil::NoUtf8 => {}
