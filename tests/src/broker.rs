@@ -32,6 +32,21 @@ pub fn embedded(pki: &Pki) -> anyhow::Result<u16> {
     Ok(port)
 }
 
+/// Serves rumqttd without TLS, over MQTT 5 or 3.1.1, until the process ends.
+pub fn serve_rumqttd(port: u16, v4: bool) -> anyhow::Result<()> {
+    let config: rumqttd::Config = serde_json::from_value(json!({
+        "id": 0,
+        "router": { "id": 0, "max_connections": 100, "max_outgoing_packet_count": 200,
+                    "max_segment_size": 10_485_760, "max_segment_count": 10 },
+        (if v4 { "v4" } else { "v5" }): { "tcp": {
+            "name": "tcp", "listen": format!("127.0.0.1:{port}"), "next_connection_delay_ms": 1,
+            "connections": { "connection_timeout_ms": 10_000, "max_payload_size": 262_144,
+                             "max_inflight_count": 100, "dynamic_filters": true }
+        } }
+    }))?;
+    Ok(rumqttd::Broker::new(config).start()?)
+}
+
 fn listening(port: u16) -> anyhow::Result<()> {
     wait_for("the broker to listen", Duration::from_secs(10), || {
         std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(drop)

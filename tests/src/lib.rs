@@ -8,6 +8,7 @@ pub mod device;
 pub mod disk;
 pub mod files;
 pub mod fleet;
+pub mod hostile;
 pub mod image;
 pub mod machine;
 pub mod pki;

@@ -47,6 +47,11 @@ impl Room {
         Self::new("", true, adjust)
     }
 
+    /// A device at a broker of the test's own, which `adjust` names.
+    pub fn elsewhere(adjust: impl FnOnce(&mut Options)) -> anyhow::Result<Self> {
+        Self::new("", false, adjust)
+    }
+
     fn new(more: &str, with_broker: bool, adjust: impl FnOnce(&mut Options)) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let vendor = Vendor::new(&directory.path().join("vendor"))?;

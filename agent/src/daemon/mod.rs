@@ -87,6 +87,7 @@ struct OrderAnswer {
 struct LinkState {
     granted: Option<Granted>,
     since: Option<Timestamp>,
+    up_since: Option<Instant>,
     last_error: Option<String>,
     attempts: u64,
     /// Lost and refused connections are recorded once, not at every attempt.

@@ -93,7 +93,6 @@ impl Daemon {
             LinkEvent::Connected(granted) => {
                 info!(?granted, "connected");
                 self.numbers.use_session();
-                self.backoff.reset();
                 let url = String::from(self.config.broker.url.clone());
                 let session = self.numbers.session();
                 self.record(
@@ -108,6 +107,7 @@ impl Daemon {
                 self.link = LinkState {
                     granted: Some(granted),
                     since: Some(Timestamp::now()),
+                    up_since: Some(Instant::now()),
                     attempts: self.link.attempts,
                     ..LinkState::default()
                 };
@@ -133,12 +133,21 @@ impl Daemon {
                     self.on_delivered(&id);
                 }
             }
+            LinkEvent::Declined { reason } => {
+                // Not again on this connection. A final answer stays undelivered, and is said on the next.
+                let _ = self.outbox.acknowledged();
+                warn!(reason, "not taken");
+                self.link.last_error = Some(reason);
+            }
             LinkEvent::Closed { reason, refused } => self.on_closed(&reason, refused),
         }
     }
 
     fn on_closed(&mut self, reason: &str, refused: bool) {
         let was_up = self.link.granted.take().is_some();
+        if let Some(since) = self.link.up_since.take() {
+            self.backoff.lasted(since.elapsed());
+        }
         self.connection = None;
         // What was not acknowledged the broker sends again.
         self.unheard.clear();

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+/// A connection that has lasted so long was a good one.
+const STEADY: Duration = Duration::from_secs(60);
+
 /// Counts failed attempts.
 #[derive(Clone, Debug)]
 pub struct Backoff {
@@ -30,9 +33,12 @@ impl Backoff {
         ceiling.mul_f64(share).max(Duration::from_millis(50))
     }
 
-    /// An attempt succeeded.
-    pub fn reset(&mut self) {
-        self.attempts = 0;
+    /// A connection has ended that lasted so long. Only a steady one lets the waits begin anew: a broker that accepts and
+    /// closes would otherwise be asked twice a second, and every time is written to the flash.
+    pub fn lasted(&mut self, duration: Duration) {
+        if duration >= STEADY {
+            self.attempts = 0;
+        }
     }
 }
 
@@ -41,11 +47,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_longest_and_begin_anew_after_a_success() {
+    fn waits_double_up_to_the_longest_and_begin_anew_after_a_steady_connection() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
         let longest: Vec<_> = (0..6).map(|_| backoff.next(false, u64::MAX).as_secs()).collect();
         assert_eq!(longest, [1, 2, 4, 8, 10, 10]);
-        backoff.reset();
+        backoff.lasted(Duration::from_secs(1));
+        assert_eq!(backoff.next(false, u64::MAX).as_secs(), 10, "accepted and closed is no success");
+        backoff.lasted(STEADY);
         assert_eq!(backoff.next(false, u64::MAX).as_secs(), 1);
         assert_eq!(backoff.next(true, u64::MAX).as_secs(), 10);
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnectReturnCode, Filter, LastWill, LastWillProperties, Packet, Publish, PublishProperties,
+    ConnAck, ConnectReturnCode, Filter, LastWill, LastWillProperties, Packet, PubAckReason, Publish,
+    PublishProperties,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
@@ -82,6 +83,11 @@ pub enum LinkEvent {
     Message(Publish),
     /// The broker has what was published last.
     Acknowledged,
+    /// The broker does not take what was published last.
+    Declined {
+        /// For people.
+        reason: String,
+    },
     /// It is gone.
     Closed {
         /// For people.
@@ -186,16 +192,31 @@ async fn run(
     filters: Vec<Filter>,
     events: mpsc::Sender<LinkEvent>,
 ) {
+    let keep_alive = event_loop.options.keep_alive();
+    let mut is_up = false;
     let closed = loop {
         let event = match event_loop.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(ack))) => {
+                if let Some(reason) = breaks_the_protocol(&ack, is_up) {
+                    break LinkEvent::Closed { reason: reason.to_owned(), refused: true };
+                }
+                is_up = true;
+                // A broker may turn keep-alive off; rumqttc would then ping without a pause, and give up.
+                if event_loop.options.keep_alive().is_zero() {
+                    event_loop.options.set_keep_alive(keep_alive);
+                }
                 if let Err(error) = client.try_subscribe_many(filters.clone()) {
                     break LinkEvent::Closed { reason: error.to_string(), refused: false };
                 }
                 LinkEvent::Connected(granted(&ack))
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => LinkEvent::Message(publish),
-            Ok(Event::Incoming(Packet::PubAck(_))) => LinkEvent::Acknowledged,
+            Ok(Event::Incoming(Packet::PubAck(ack))) => match ack.reason {
+                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => LinkEvent::Acknowledged,
+                reason => {
+                    LinkEvent::Declined { reason: format!("the broker took no publication: {reason:?}") }
+                }
+            },
             Ok(Event::Incoming(Packet::Disconnect(disconnect))) => {
                 let reason = format!("the broker disconnected: {:?}", disconnect.reason_code);
                 break LinkEvent::Closed { reason, refused: false };
@@ -211,6 +232,21 @@ async fn run(
         }
     };
     let _ = events.send(closed).await;
+}
+
+/// What no broker may say (MQTT 5, sections 3.2.2.3 and 3.2.4) and rumqttc does not notice: with a receive maximum of 0 it
+/// would be connected and mute, and a second CONNACK would begin a session in the middle of another.
+fn breaks_the_protocol(ack: &ConnAck, is_up: bool) -> Option<&'static str> {
+    let granted = ack.properties.as_ref();
+    if is_up {
+        Some("the broker accepted one connection twice")
+    } else if granted.is_some_and(|granted| granted.receive_max == Some(0)) {
+        Some("the broker takes no messages: its receive maximum is 0")
+    } else if granted.is_some_and(|granted| granted.max_packet_size == Some(0)) {
+        Some("the broker takes no packets: its maximum packet size is 0")
+    } else {
+        None
+    }
 }
 
 fn granted(ack: &ConnAck) -> Granted {
