@@ -92,6 +92,14 @@ impl Mosquitto {
         Ok(mosquitto)
     }
 
+    /// Adds lines to its configuration, and starts it anew.
+    pub fn configure(&mut self, lines: &str) -> anyhow::Result<()> {
+        self.kill();
+        let path = self.directory.join("mosquitto.conf");
+        std::fs::write(&path, std::fs::read_to_string(&path)? + lines)?;
+        self.resume()
+    }
+
     /// Starts it (again).
     pub fn resume(&mut self) -> anyhow::Result<()> {
         let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"]
