@@ -60,7 +60,7 @@ struct KeptContent<'a> {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Record {
-    Admitted { issued: Timestamp, expires: Timestamp, answer: Answer },
+    Admitted { issued: Timestamp, expires: Timestamp, answer: Answer, actor: String },
     Answered(Answer),
     Delivered(String),
 }
@@ -133,6 +133,8 @@ pub struct CommandJournal {
     content: Content,
     /// Every command in the log was issued before this.
     lease: Option<Timestamp>,
+    /// The command that the last process admitted last, and on whose word.
+    last_admitted: Option<(String, String)>,
 }
 
 impl CommandJournal {
@@ -160,15 +162,18 @@ impl CommandJournal {
             // The release before wrote the file, or nobody could read it: what the log knows is new, or does no harm.
             None => records.generation.is_some(),
         };
-        if newest {
-            for payload in &records.payloads {
-                // One of a newer release that cannot be read must not cost the others.
-                if let Ok(record) = serde_json::from_slice(payload) {
-                    content.take(record);
-                }
+        let mut last_admitted = None;
+        // One of a newer release that cannot be read must not cost the others.
+        for record in records.payloads.iter().filter_map(|payload| serde_json::from_slice(payload).ok()) {
+            if !newest {
+                break;
             }
+            if let Record::Admitted { answer, actor, .. } = &record {
+                last_admitted = Some((answer.result.id.clone(), actor.clone()));
+            }
+            content.take(record);
         }
-        let mut journal = Self { store, log, content, lease: None };
+        let mut journal = Self { store, log, content, lease: None, last_admitted };
         if newest || finding.is_some() {
             journal.fold()?;
         }
@@ -180,6 +185,7 @@ impl CommandJournal {
         &mut self,
         command: &Command,
         result: &CommandResult,
+        actor: &str,
         now: Timestamp,
     ) -> Result<(), (Reason, String)> {
         let storage =
@@ -197,7 +203,8 @@ impl CommandJournal {
         // Until it is in the log, the id is in no file: a power cut now, and the broker's copy runs.
         self.content.replay.take_back(&command.id);
         let answer = answer_of(result);
-        let record = Record::Admitted { issued: command.issued, expires: command.expires, answer };
+        let (issued, expires, actor) = (command.issued, command.expires, actor.to_owned());
+        let record = Record::Admitted { issued, expires, answer, actor };
         self.extend_lease(command.issued).and_then(|()| self.append(&record)).map_err(storage)?;
         self.content.take(record);
         Ok(())
@@ -268,6 +275,12 @@ impl CommandJournal {
         Ok(())
     }
 
+    /// The command that the last process admitted last, by its id, and who signed it: if that process came to its end
+    /// just then, the audit log does not know of it.
+    pub fn last_admitted(&self) -> Option<(&str, &str)> {
+        self.last_admitted.as_ref().map(|(id, actor)| (id.as_str(), actor.as_str()))
+    }
+
     /// The newest answer to a command, as long as it is kept.
     pub fn answer_to(&self, id: &str) -> Option<CommandResult> {
         self.content.answers.get(id).map(|answer| answer.result.clone())
@@ -312,7 +325,7 @@ fn answer_of(result: &CommandResult) -> Answer {
 impl Content {
     fn take(&mut self, record: Record) {
         match record {
-            Record::Admitted { issued, expires, answer } => {
+            Record::Admitted { issued, expires, answer, .. } => {
                 self.replay.restore(answer.result.id.clone(), issued, expires);
                 self.put(answer);
             }
@@ -382,10 +395,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let open = || CommandJournal::open(directory.path(), now()).unwrap().0;
         let mut journal = open();
-        journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now()).unwrap();
+        journal.admit(&command("c-1"), &result("c-1", Status::Accepted), "operator:olga", now()).unwrap();
         drop(journal);
         let mut journal = open();
-        let refused = journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now());
+        let refused =
+            journal.admit(&command("c-1"), &result("c-1", Status::Accepted), "operator:olga", now());
         assert_eq!(refused.unwrap_err().0, Reason::Replayed);
         assert_eq!(journal.pending().len(), 1);
         journal.answer(&result("c-1", Status::Succeeded)).unwrap();
@@ -403,7 +417,7 @@ mod tests {
         let open = || CommandJournal::open(directory.path(), now()).unwrap().0;
         let mut journal = open();
         for id in ["c-1", "c-2", "c-3"] {
-            journal.admit(&command(id), &result(id, Status::Accepted), now()).unwrap();
+            journal.admit(&command(id), &result(id, Status::Accepted), "operator:olga", now()).unwrap();
         }
         journal.answer(&result("c-1", Status::Succeeded)).unwrap();
         journal.answer(&result("c-2", Status::Succeeded)).unwrap();
@@ -422,23 +436,24 @@ mod tests {
             ["c-2"]
         );
         assert_eq!(journal.pending().len(), 1);
+        assert_eq!(journal.last_admitted(), Some(("c-3", "operator:olga")));
         for id in ["c-1", "c-2", "c-3"] {
-            let again = journal.admit(&command(id), &result(id, Status::Accepted), now());
+            let again = journal.admit(&command(id), &result(id, Status::Accepted), "operator:olga", now());
             assert_eq!(again.unwrap_err().0, Reason::Replayed);
         }
-        journal.admit(&command("c-4"), &result("c-4", Status::Accepted), now()).unwrap();
+        journal.admit(&command("c-4"), &result("c-4", Status::Accepted), "operator:olga", now()).unwrap();
     }
 
     #[test]
     fn in_a_quiet_moment_the_file_alone_is_all_there_is_to_know() {
         let directory = tempfile::tempdir().unwrap();
         let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
-        journal.admit(&command("c-1"), &result("c-1", Status::Succeeded), now()).unwrap();
+        journal.admit(&command("c-1"), &result("c-1", Status::Succeeded), "operator:olga", now()).unwrap();
         journal.settle().unwrap();
         std::fs::remove_file(directory.path().join("commands.log")).unwrap();
         let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
         assert_eq!(journal.undelivered().len(), 1);
-        journal.admit(&command("c-2"), &result("c-2", Status::Succeeded), now()).unwrap();
+        journal.admit(&command("c-2"), &result("c-2", Status::Succeeded), "operator:olga", now()).unwrap();
     }
 
     #[test]
@@ -446,7 +461,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let open = || CommandJournal::open(directory.path(), now()).unwrap().0;
         let mut journal = open();
-        journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now()).unwrap();
+        journal.admit(&command("c-1"), &result("c-1", Status::Accepted), "operator:olga", now()).unwrap();
         // Folded, and the process ends before the next record overwrites the old ones.
         journal.fold().unwrap();
         drop(journal);
@@ -464,14 +479,14 @@ mod tests {
             let id = format!("c-{number}");
             let mut answer = result(&id, Status::Succeeded);
             answer.output = "x".repeat(400).into();
-            journal.admit(&command(&id), &answer, now()).unwrap();
+            journal.admit(&command(&id), &answer, "operator:olga", now()).unwrap();
             journal.delivered(&id).unwrap();
         }
         drop(journal);
         let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
         for number in 0..1000 {
             let id = format!("c-{number}");
-            let again = journal.admit(&command(&id), &result(&id, Status::Succeeded), now());
+            let again = journal.admit(&command(&id), &result(&id, Status::Succeeded), "operator:olga", now());
             assert_eq!(again.unwrap_err().0, Reason::Replayed);
         }
     }
@@ -480,14 +495,14 @@ mod tests {
     fn a_file_of_the_release_before_and_a_log_of_this_one_are_both_believed() {
         let directory = tempfile::tempdir().unwrap();
         let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
-        journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now()).unwrap();
+        journal.admit(&command("c-1"), &result("c-1", Status::Accepted), "operator:olga", now()).unwrap();
         drop(journal);
         // The release before ran in between, and wrote the file in its way.
         let text = r#"{"v":1,"replay":{"watermark":null,"seen":{}},"answers":{}}"#;
         std::fs::write(directory.path().join("commands.json"), text).unwrap();
         let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
         assert_eq!(journal.pending().len(), 1);
-        let again = journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now());
+        let again = journal.admit(&command("c-1"), &result("c-1", Status::Accepted), "operator:olga", now());
         assert_eq!(again.unwrap_err().0, Reason::Replayed);
     }
 
@@ -497,7 +512,8 @@ mod tests {
         std::fs::write(directory.path().join("commands.json"), "{\"v\":1,\"repl").unwrap();
         let (mut journal, finding) = CommandJournal::open(directory.path(), now()).unwrap();
         assert!(finding.unwrap().contains("commands.json.damaged"));
-        let refused = journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now());
+        let refused =
+            journal.admit(&command("c-1"), &result("c-1", Status::Accepted), "operator:olga", now());
         assert_eq!(refused.unwrap_err().0, Reason::BelowWatermark);
     }
 
@@ -524,7 +540,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
         for id in ["c-1", "c-2"] {
-            journal.admit(&command(id), &result(id, Status::Succeeded), now()).unwrap();
+            journal.admit(&command(id), &result(id, Status::Succeeded), "operator:olga", now()).unwrap();
         }
         journal.settle().unwrap();
         let path = directory.path().join("commands.json");
@@ -533,7 +549,7 @@ mod tests {
         std::fs::write(&path, content.to_string()).unwrap();
         let (mut journal, finding) = CommandJournal::open(directory.path(), now()).unwrap();
         assert_eq!((finding, journal.undelivered().len()), (None, 1));
-        let again = journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now());
+        let again = journal.admit(&command("c-1"), &result("c-1", Status::Accepted), "operator:olga", now());
         assert_eq!(again.unwrap_err().0, Reason::Replayed);
     }
 
@@ -543,9 +559,10 @@ mod tests {
         let (mut journal, _) = CommandJournal::open(directory.path(), now()).unwrap();
         // A directory in the file's place: the rename fails, as it would on a disk that has gone read-only.
         std::fs::create_dir_all(directory.path().join("commands.json/x")).unwrap();
-        let refused = journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now());
+        let refused =
+            journal.admit(&command("c-1"), &result("c-1", Status::Accepted), "operator:olga", now());
         assert_eq!(refused.unwrap_err().0, Reason::Storage);
         std::fs::remove_dir_all(directory.path().join("commands.json")).unwrap();
-        journal.admit(&command("c-1"), &result("c-1", Status::Accepted), now()).unwrap();
+        journal.admit(&command("c-1"), &result("c-1", Status::Accepted), "operator:olga", now()).unwrap();
     }
 }

@@ -12,7 +12,7 @@ use vigil_protocol::authorize::{Authorized, Device, Refusal, authorize};
 use vigil_protocol::command::{Command, CommandResult, Kind, Reason, Status};
 
 use super::{AskedBy, Daemon};
-use crate::audit::{Outcome, Record};
+use crate::audit::{Entry, Outcome, Record};
 use crate::command::Verdict;
 use crate::update::Ask;
 use vigil_wire::{Control, Request};
@@ -22,6 +22,8 @@ use vigil_wire::{Control, Request};
 const UNHEARD: usize = 32;
 /// Answers that are said again after a connection was lost: so many, and delivered within this time before.
 const JUST_DELIVERED: (usize, Duration) = (64, Duration::from_secs(10));
+/// Where the entry of the command that was admitted last is looked for after a start.
+const LATEST_ENTRIES: u64 = 64;
 /// How long commands wait for the operators list after a start.
 const OPERATORS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a configuration on trial waits for the broker, unless the command says so: in seconds.
@@ -181,7 +183,7 @@ impl Daemon {
             },
         };
         let actor = format!("operator:{}", authorized.operator);
-        if let Err((reason, message)) = self.commands.admit(command, &answer, now) {
+        if let Err((reason, message)) = self.commands.admit(command, &answer, &actor, now) {
             return self.refuse(&Refusal {
                 reason,
                 message,
@@ -283,9 +285,12 @@ impl Daemon {
         // Only who knows an id waits for an answer.
         if let Some(id) = &refusal.claimed_id {
             let kind = refusal.claimed_kind.clone().unwrap_or_default();
-            // A replay must not overwrite the answer that the first one got.
             let rejected = self.result(id, &kind, Status::Rejected, refusal.reason, &refusal.message);
             self.say(&rejected);
+            // Who asks again may have missed the answer: it is the same.
+            if refusal.reason == Reason::Replayed {
+                self.say_repeated(id);
+            }
         }
     }
 
@@ -375,6 +380,27 @@ impl Daemon {
         }
     }
 
+    /// After a start: the process may have ended between a command's two durable records. Before its answer is said, it
+    /// is in the audit log.
+    pub(super) fn record_last_admitted(&self) {
+        let Some((id, actor)) = self.commands.last_admitted() else { return };
+        let size = self.audit.size();
+        let entries = self.audit.read(size.saturating_sub(LATEST_ENTRIES), LATEST_ENTRIES as usize);
+        let is_known = |entries: Vec<Entry>| {
+            entries.iter().any(|entry| entry.event == "command.accepted" && entry.detail["id"] == id)
+        };
+        if entries.is_ok_and(is_known) {
+            return;
+        }
+        let answer = self.commands.answer_to(id);
+        let kind = answer.as_ref().map(|answer| answer.kind.clone());
+        let detail = json!({ "id": id, "kind": kind, "recovered": true });
+        let mut records =
+            vec![Record { event: "command.accepted", actor, outcome: Outcome::Success, detail }];
+        records.extend(answer.filter(|answer| answer.status.is_final()).as_ref().map(finished));
+        let _ = self.audit.record_all(records);
+    }
+
     /// After a start: what was cut short is said to be interrupted, and never run again unasked.
     pub(super) fn take_up_commands(&mut self) {
         for pending in self.commands.pending() {
@@ -401,11 +427,17 @@ impl Daemon {
             }
         }
         for (_, id) in std::mem::take(&mut self.just_delivered) {
-            if let Some(result) = self.commands.answer_to(&id)
-                && let Ok(payload) = serde_json::to_vec(&result)
-            {
-                self.outbox.push_repeated(self.topics.result(&id), payload, id);
-            }
+            self.say_repeated(&id);
+        }
+    }
+
+    /// Says a final answer again that the broker has acknowledged before, as long as it is kept.
+    fn say_repeated(&mut self, id: &str) {
+        let result = self.commands.answer_to(id).filter(|result| result.status.is_final());
+        if let Some(result) = result.filter(|_| !self.outbox.holds(id))
+            && let Ok(payload) = serde_json::to_vec(&result)
+        {
+            self.outbox.push_repeated(self.topics.result(id), payload, id.to_owned());
         }
     }
 

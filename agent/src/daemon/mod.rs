@@ -333,6 +333,7 @@ impl Daemon {
 
     /// Goes on where the last process ended.
     fn take_up(&mut self, found: TakenUp) {
+        self.record_last_admitted();
         self.take_up_outbox();
         self.take_up_trial(found);
         self.take_up_commands();
