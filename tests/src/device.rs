@@ -53,7 +53,7 @@ impl Options {
         Self {
             id: id.to_owned(),
             broker: format!(
-                "url = \"mqtts://localhost:{broker_port}\"\nca_file = {:?}\nkeep_alive = \"10s\"\nbackoff_max = \"2s\"\n",
+                "url = \"mqtts://localhost:{broker_port}\"\nca_file = {:?}\nkeep_alive = \"10s\"\nbackoff_max = \"2s\"\nfleet_size = 1\n",
                 pki.ca()
             ),
             more: String::new(),
