@@ -18,6 +18,8 @@ const GIVEN_UP: Duration = Duration::from_secs(24 * 3600);
 /// The agent's defaults.
 const BACKOFF_MIN: Duration = SECOND;
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// Nor is anybody else's way of waiting followed for more attempts a device: memory ends before they do.
+const ATTEMPTS: usize = 64;
 const ROWS: usize = 24;
 const BAR: usize = 60;
 
@@ -131,7 +133,8 @@ impl Storm {
         let mut storm = Self { attempts: Vec::new(), back: Vec::new() };
         let mut taken = (0, 0);
         while let Some(Reverse((now, number))) = next.pop() {
-            if now >= GIVEN_UP {
+            let is_hopeless = storm.attempts.len() / devices.len() >= ATTEMPTS;
+            if now >= GIVEN_UP || (is_hopeless && strategy != Strategy::Vigil) {
                 break;
             }
             storm.attempts.push(now);
