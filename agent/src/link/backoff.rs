@@ -68,7 +68,7 @@ impl Backoff {
         let wait = self.left + jitter;
         // Windows follow each other, and each has one attempt of everybody, anywhere in it. If the next one began with
         // the attempt, as with full jitter, retries would come on top of others' first attempts: up to e times as many.
-        self.left = if is_shared { ceiling - jitter } else { Duration::ZERO };
+        self.left = if is_shared { ceiling.saturating_sub(jitter) } else { Duration::ZERO };
         wait.max(Duration::from_millis(50))
     }
 
