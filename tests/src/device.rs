@@ -22,6 +22,10 @@ pub struct Options {
     pub id: String,
     /// Lines for `[broker]` of vigil.toml.
     pub broker: String,
+    /// Lines for `[health]`.
+    pub health: String,
+    /// How often it looks for releases.
+    pub refresh_interval: String,
     /// More sections for vigil.toml.
     pub more: String,
     /// Bytes of a slot.
@@ -53,9 +57,11 @@ impl Options {
         Self {
             id: id.to_owned(),
             broker: format!(
-                "url = \"mqtts://localhost:{broker_port}\"\nca_file = {:?}\nkeep_alive = \"10s\"\nbackoff_max = \"2s\"\n",
+                "url = \"mqtts://localhost:{broker_port}\"\nca_file = {:?}\nkeep_alive = \"10s\"\nbackoff_max = \"2s\"\nfleet_size = 1\n",
                 pki.ca()
             ),
+            health: "interval = \"2s\"\n".to_owned(),
+            refresh_interval: "10s".to_owned(),
             more: String::new(),
             slot_bytes: 96 << 20,
             trial: "deadline_seconds = 6\nstable_seconds = 1\ngate_pause_seconds = 0.5\ncontact_seconds = 30\ncourier_seconds = 60\n".to_owned(),
@@ -130,14 +136,16 @@ impl Device {
         let text = format!(
             "[device]\nid = {:?}\ntenant = {TENANT:?}\nproduct = {PRODUCT:?}\ngroups = [\"lobby\"]\n\n\
              [paths]\nstate = {:?}\nrun = {:?}\nupdater_socket = {:?}\n\n[broker]\n{}\n\
-             [health]\ninterval = \"2s\"\n\n\
-             [repository]\nurl = {:?}\nrefresh_interval = \"10s\"\ntimeout = \"3s\"\n\n{}\n",
+             [health]\n{}\n\
+             [repository]\nurl = {:?}\nrefresh_interval = {:?}\ntimeout = \"3s\"\n\n{}\n",
             self.options.id,
             self.disk.join("data"),
             self.run_directory(),
             self.updater_socket(),
             self.options.broker,
+            self.options.health,
             vendor.files.url(),
+            self.options.refresh_interval,
             self.options.more,
         );
         Ok(std::fs::write(self.disk.join("etc/vigil.toml"), text)?)

@@ -45,7 +45,7 @@ pub struct Broker {
         serialize_with = "duration::text"
     )]
     pub session_expiry: Duration,
-    /// The first wait after a lost connection.
+    /// The first wait after an attempt that failed.
     #[serde(
         default = "seconds::<1>",
         deserialize_with = "duration::within::<1, HOUR, _>",
@@ -59,6 +59,12 @@ pub struct Broker {
         serialize_with = "duration::text"
     )]
     pub backoff_max: Duration,
+    /// Devices at this broker, as the operator says: all of them come back after its restart.
+    #[serde(default = "fleet_size", deserialize_with = "values::number_within::<1, 10_000_000, _>")]
+    pub fleet_size: u32,
+    /// Connections that the broker takes in a second, as the operator says: what the whole fleet stays within.
+    #[serde(default = "connects", deserialize_with = "values::number_within::<1, 1_000_000, _>")]
+    pub max_connects_per_second: u32,
     /// Commands that are taken of one operator in a minute.
     #[serde(default = "commands_per_minute", deserialize_with = "values::commands_per_minute")]
     pub max_commands_per_minute: u32,
@@ -66,6 +72,14 @@ pub struct Broker {
 
 fn commands_per_minute() -> u32 {
     120
+}
+
+fn fleet_size() -> u32 {
+    1000
+}
+
+fn connects() -> u32 {
+    100
 }
 
 fn prefix() -> String {

@@ -237,6 +237,15 @@ pub(super) fn commands_per_minute<'de, D: Deserializer<'de>>(from: D) -> Result<
     if range.contains(&number) { Ok(number) } else { Err(D::Error::custom("must be between 1 and 1000000")) }
 }
 
+pub(super) fn number_within<'de, const MIN: u32, const MAX: u32, D: Deserializer<'de>>(
+    from: D,
+) -> Result<u32, D::Error> {
+    match u32::try_from(i64::deserialize(from)?) {
+        Ok(number) if (MIN..=MAX).contains(&number) => Ok(number),
+        _ => Err(D::Error::custom(format!("must be between {MIN} and {MAX}"))),
+    }
+}
+
 pub(super) fn optional_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
     path(from).map(Some)
 }

@@ -274,7 +274,8 @@ impl Daemon {
 
         let daemon = Self {
             topics: Topics::new(&config.broker.prefix, &device.id)?,
-            backoff: Backoff::new(config.broker.backoff_min, config.broker.backoff_max),
+            backoff: Backoff::new(config.broker.backoff_min, config.broker.backoff_max)
+                .for_fleet(config.broker.fleet_size, config.broker.max_connects_per_second),
             reporter: Reporter::new(config.health.clone()),
             identity,
             audit,

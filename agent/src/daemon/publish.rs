@@ -153,6 +153,7 @@ impl Daemon {
         self.unheard.clear();
         if was_up {
             self.forget_delivered();
+            self.backoff.lost();
         }
         self.outbox.disconnected();
         self.link.last_error = Some(reason.to_owned());

@@ -7,7 +7,7 @@ mod ledger;
 mod outbox;
 mod session;
 
-pub use backoff::Backoff;
+pub use backoff::{Backoff, spread};
 pub use digest::sign as sign_digest;
 pub use ledger::{Account, Ledger};
 pub use outbox::{Outbox, Publication};
