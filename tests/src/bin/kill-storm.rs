@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Parser)]
 #[command(after_help = "Exit codes: 0 nothing is lost and every message is accounted for, 1 not.")]
 struct Arguments {
-    /// Messages that the device produces at least, answers and states together
+    /// Commands, of which each makes the device produce an answer, besides its states
     #[arg(long, default_value_t = 10_000)]
     messages: u64,
     /// kill -9 of the agent
@@ -174,9 +174,8 @@ async fn storm(arguments: &Arguments) -> anyhow::Result<bool> {
 
     let mut random = Random(arguments.seed);
     let kills = shuffled(arguments, &mut random);
-    // States come with every restart; the rest are answers.
-    let states = 9 * (arguments.agent_kills + arguments.broker_kills) as u64;
-    let commands = arguments.messages.saturating_sub(states).max(1_000) as usize;
+    // Each is answered once; what the device says of itself with every restart comes on top.
+    let commands = arguments.messages as usize;
     let answers_between = (commands / (kills.len() + 1)).max(1) as u64;
     let bar = ProgressBar::new(commands as u64).with_style(ProgressStyle::with_template(
         "{elapsed_precise} {bar:40} {pos}/{len} commands answered, {msg}",
