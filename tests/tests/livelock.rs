@@ -66,7 +66,7 @@ fn a_device_whose_session_is_lost_before_anything_is_acknowledged_says_everythin
     broker.behave(Manners { acknowledge: Acknowledge::AllBut(2), ..Manners::honest(false) });
     let mut room = Room::elsewhere(|options| {
         options.broker = format!(
-            "url = \"mqtt://localhost:{}\"\nallow_plaintext = true\nkeep_alive = \"10s\"\nbackoff_max = \"1s\"\n",
+            "url = \"mqtt://localhost:{}\"\nallow_plaintext = true\nkeep_alive = \"10s\"\nbackoff_max = \"1s\"\nfleet_size = 1\n",
             broker.port
         );
     })?;

@@ -124,7 +124,7 @@ impl Stand {
         let clocks = with_clock.then(Clocks::new).transpose()?;
         let room = Room::elsewhere(|options| {
             options.broker = format!(
-                "url = \"mqtt://localhost:{}\"\nallow_plaintext = true\nkeep_alive = \"10s\"\nbackoff_max = \"1s\"\n",
+                "url = \"mqtt://localhost:{}\"\nallow_plaintext = true\nkeep_alive = \"10s\"\nbackoff_max = \"1s\"\nfleet_size = 1\n",
                 broker.port
             );
             if let Some(clocks) = &clocks {
@@ -267,7 +267,10 @@ impl Play<'_> {
             Step::LateWill => self.late_will(),
             Step::Restart => self.restart(|_| Ok(())),
             Step::LoseIds => self.restart(|stand| {
-                let file = stand.room.device.disk.join("data/commands.json");
+                // Both files: either of them alone still knows the ids.
+                let data = stand.room.device.disk.join("data");
+                std::fs::remove_file(data.join("commands.log"))?;
+                let file = data.join("commands.json");
                 let content = std::fs::read(&file)?;
                 Ok(std::fs::write(&file, &content[..content.len() / 2])?)
             }),
