@@ -43,8 +43,9 @@ fn main() -> anyhow::Result<()> {
 fn try_out(broker: &str, ca: Option<PathBuf>) -> anyhow::Result<()> {
     let mut room = Room::elsewhere(|options| {
         let authority = ca.as_ref().map(|ca| format!("ca_file = {ca:?}\n")).unwrap_or_default();
-        options.broker =
-            format!("url = {broker:?}\nallow_plaintext = true\n{authority}keep_alive = \"10s\"\nfleet_size = 1\n");
+        options.broker = format!(
+            "url = {broker:?}\nallow_plaintext = true\n{authority}keep_alive = \"10s\"\nfleet_size = 1\n"
+        );
         // A common name that the broker has no authority for is none of its business.
         options.broker.push_str("client_cert_file = \"/nonexistent\"\n");
     })?;
