@@ -73,6 +73,8 @@ impl Life {
             programs.push(((*version).to_owned(), build.programs()?));
         }
         let room = Room::with(|options| {
+            // One file for both builds here; on a device each image brings its own.
+            options.broker = options.broker.replace("fleet_size = 1\n", "");
             options.programs = programs;
             // Long enough for a release that fails its test to be given work first.
             options.trial = options.trial.replace("deadline_seconds = 6", "deadline_seconds = 12");
