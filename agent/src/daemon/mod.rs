@@ -34,7 +34,7 @@ use crate::command::{CommandJournal, CommandRate, Flood};
 use crate::config::{Config, TakenUp, Trial, Trials};
 use crate::health::{Collectors, Reporter};
 use crate::identity::Identity;
-use crate::link::{Backoff, Connection, Granted, LinkEvent, Outbox};
+use crate::link::{Backoff, Connection, Granted, LinkEvent, Outbox, Patience};
 use crate::local::{Access, Listeners, Refused, Request, group_number};
 use crate::report::Numbers;
 use crate::store::Store;
@@ -139,6 +139,7 @@ struct Daemon {
     connection: Option<Connection>,
     reconnect_at: Option<Instant>,
     backoff: Backoff,
+    patience: Patience,
     nonce: String,
     /// When a digest was signed last, over which topics, over how many audit entries, and whether the clock was doubted.
     digested: Option<(Instant, BTreeMap<String, TopicDigest>, u64, bool)>,
@@ -195,6 +196,7 @@ pub async fn run(path: &Path, stop: impl Future<Output = &'static str>) -> anyho
         let reconnect_at = daemon.reconnect_at;
         let trial_ends = daemon.trial.as_ref().map(|trial| trial.deadline);
         let held_look = daemon.held_look;
+        let patience_ends = daemon.patience.ends();
         tokio::select! {
             reason = &mut stop => break (reason, Ended::Stopped),
             Some(event) = inputs.link.recv() => daemon.on_link(event),
@@ -206,6 +208,7 @@ pub async fn run(path: &Path, stop: impl Future<Output = &'static str>) -> anyho
             Some(ended) = inputs.actions.recv() => daemon.on_action(ended),
             () = at(reconnect_at) => daemon.connect(),
             () = at(trial_ends) => daemon.end_trial(),
+            () = at(patience_ends) => daemon.lose_patience(),
             () = at(held_look) => daemon.look_after_held(),
             () = sleep_until(look_at) => {
                 look_at = Instant::now() + interval;
@@ -276,6 +279,7 @@ impl Daemon {
             topics: Topics::new(&config.broker.prefix, &device.id)?,
             backoff: Backoff::new(config.broker.backoff_min, config.broker.backoff_max)
                 .for_fleet(config.broker.fleet_size, config.broker.max_connects_per_second),
+            patience: Patience::new(config.broker.keep_alive),
             reporter: Reporter::new(config.health.clone()),
             identity,
             audit,

@@ -129,12 +129,14 @@ impl Daemon {
                 }
             }
             LinkEvent::Acknowledged => {
+                self.patience.answered();
                 if let Some(id) = self.outbox.acknowledged() {
                     self.on_delivered(&id);
                 }
             }
             LinkEvent::Declined { reason } => {
                 // Not again on this connection. A final answer stays undelivered, and is said on the next.
+                self.patience.answered();
                 let _ = self.outbox.acknowledged();
                 warn!(reason, "not taken");
                 self.link.last_error = Some(reason);
@@ -149,6 +151,7 @@ impl Daemon {
             self.backoff.lasted(since.elapsed());
         }
         self.connection = None;
+        self.patience.answered();
         // What was not acknowledged the broker sends again.
         self.unheard.clear();
         if was_up {
@@ -167,6 +170,12 @@ impl Daemon {
         }
         self.reconnect_at = Some(Instant::now() + pause);
         self.set_contact(|contact| contact.broker = false);
+    }
+
+    /// The broker answers pings, perhaps, and nothing else.
+    pub(super) fn lose_patience(&mut self) {
+        let reason = self.patience.reason();
+        self.on_closed(&reason, false);
     }
 
     /// An old session's will, or somebody else, says that we are not there: say again that we are.
@@ -279,9 +288,12 @@ impl Daemon {
         let topics = &self.topics;
         if let Some(publication) = self.outbox.next(|topic| topics.state(topic)) {
             let expiry = (!publication.retain).then_some(RESULT_EXPIRY);
-            if let Err(error) = connection.publish(publication, expiry) {
-                warn!(error, "the connection takes nothing");
-                self.on_closed("the connection takes nothing", false);
+            match connection.publish(publication, expiry) {
+                Ok(()) => self.patience.published(Instant::now()),
+                Err(error) => {
+                    warn!(error, "the connection takes nothing");
+                    self.on_closed("the connection takes nothing", false);
+                }
             }
         }
     }

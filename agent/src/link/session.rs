@@ -8,7 +8,7 @@ use std::time::Duration;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAck, ConnectReturnCode, Filter, LastWill, LastWillProperties, Packet, PubAckReason, Publish,
-    PublishProperties,
+    PublishProperties, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
@@ -194,6 +194,7 @@ async fn run(
 ) {
     let keep_alive = event_loop.options.keep_alive();
     let mut is_up = false;
+    let mut subscribed_by = None;
     let closed = loop {
         let event = match event_loop.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(ack))) => {
@@ -209,6 +210,16 @@ async fn run(
                     break LinkEvent::Closed { reason: error.to_string(), refused: false };
                 }
                 LinkEvent::Connected(granted(&ack))
+            }
+            Ok(Event::Outgoing(Outgoing::Subscribe(id))) => {
+                subscribed_by = Some(id);
+                continue;
+            }
+            Ok(Event::Incoming(Packet::SubAck(ack))) if subscribed_by == Some(ack.pkid) => {
+                match refused_subscription(&filters, &ack.return_codes) {
+                    Some(reason) => break LinkEvent::Closed { reason, refused: true },
+                    None => continue,
+                }
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => LinkEvent::Message(publish),
             Ok(Event::Incoming(Packet::PubAck(ack))) => match ack.reason {
@@ -249,6 +260,26 @@ fn breaks_the_protocol(ack: &ConnAck, is_up: bool) -> Option<&'static str> {
     }
 }
 
+/// A device without its subscriptions would look alive and hear nothing. The answers stand in the order of the filters
+/// (MQTT 5, section 3.9.3).
+fn refused_subscription(filters: &[Filter], answers: &[SubscribeReasonCode]) -> Option<String> {
+    if answers.len() != filters.len() {
+        return Some(format!(
+            "the broker answered {} of {} subscriptions: it breaks the protocol",
+            answers.len(),
+            filters.len()
+        ));
+    }
+    let (filter, reason) = filters.iter().zip(answers).find_map(|(filter, answer)| match answer {
+        SubscribeReasonCode::Success(_) => None,
+        reason => Some((filter, reason)),
+    })?;
+    Some(format!(
+        "the broker refused the subscription to {} ({reason:?}): its access list must allow the device to subscribe there",
+        filter.path
+    ))
+}
+
 fn granted(ack: &ConnAck) -> Granted {
     let properties = ack.properties.as_ref();
     Granted {
@@ -285,5 +316,33 @@ fn explain(error: &ConnectionError) -> String {
             )
         }
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filters() -> Vec<Filter> {
+        ["v/r/command", "v/r/presence"].map(|topic| Filter::new(topic, QoS::AtLeastOnce)).to_vec()
+    }
+
+    #[test]
+    fn a_refused_subscription_is_named_with_what_the_broker_must_allow() {
+        let answers = [SubscribeReasonCode::Success(QoS::AtLeastOnce), SubscribeReasonCode::NotAuthorized];
+        let reason = refused_subscription(&filters(), &answers).unwrap();
+        assert!(reason.contains("v/r/presence (NotAuthorized): its access list must allow"), "{reason}");
+    }
+
+    #[test]
+    fn a_subscription_granted_with_another_qos_is_granted() {
+        let answers = [QoS::AtMostOnce, QoS::ExactlyOnce].map(SubscribeReasonCode::Success);
+        assert_eq!(refused_subscription(&filters(), &answers), None);
+    }
+
+    #[test]
+    fn a_subscription_that_is_not_answered_is_not_granted() {
+        let reason = refused_subscription(&filters(), &[SubscribeReasonCode::Success(QoS::AtLeastOnce)]);
+        assert!(reason.unwrap().contains("1 of 2"));
     }
 }
