@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rumqttc::v5::mqttbytes::v5::Publish;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -14,6 +13,7 @@ use vigil_protocol::command::{Command, CommandResult, Kind, Reason, Status};
 use super::{AskedBy, Daemon};
 use crate::audit::{Entry, Outcome, Record};
 use crate::command::Verdict;
+use crate::link::Message;
 use crate::update::Ask;
 use vigil_wire::{Control, Request};
 
@@ -50,7 +50,7 @@ impl Plan {
 
 impl Daemon {
     /// A message on one of the topics for commands. While too many answers wait, it does too.
-    pub(super) fn on_command(&mut self, message: Publish) {
+    pub(super) fn on_command(&mut self, message: Message) {
         if self.unheard.len() < UNHEARD {
             self.unheard.push_back(message);
         }
@@ -74,7 +74,7 @@ impl Daemon {
         }
     }
 
-    fn take_command(&mut self, message: &Publish) {
+    fn take_command(&mut self, message: &Message) {
         let now = Timestamp::now();
         let device = &self.config.device;
         let device = Device {
@@ -172,7 +172,7 @@ impl Daemon {
         }
     }
 
-    fn admit(&mut self, authorized: &Authorized, now: Timestamp, message: &Publish) {
+    fn admit(&mut self, authorized: &Authorized, now: Timestamp, message: &Message) {
         let command = &authorized.command;
         let plan = self.plan(authorized);
         let answer = match &plan {
@@ -215,7 +215,7 @@ impl Daemon {
     }
 
     /// Sets in motion what was admitted and recorded.
-    fn begin(&mut self, authorized: &Authorized, message: &Publish) {
+    fn begin(&mut self, authorized: &Authorized, message: &Message) {
         let Authorized { command, kind, .. } = authorized;
         match kind {
             Kind::Refresh => self.say_everything(),

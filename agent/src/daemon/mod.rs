@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use rumqttc::v5::mqttbytes::v5::Publish;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -34,7 +33,7 @@ use crate::command::{CommandJournal, CommandRate, Flood};
 use crate::config::{Config, TakenUp, Trial, Trials};
 use crate::health::{Collectors, Reporter};
 use crate::identity::Identity;
-use crate::link::{Backoff, Connection, Granted, LinkEvent, Outbox, Patience};
+use crate::link::{Backoff, Connection, Granted, LinkEvent, Message, Outbox, Patience};
 use crate::local::{Access, Listeners, Refused, Request, group_number};
 use crate::report::Numbers;
 use crate::store::Store;
@@ -109,7 +108,7 @@ struct Daemon {
     commands: CommandJournal,
     command_rate: CommandRate,
     /// Commands that came and were not looked at yet.
-    unheard: VecDeque<Publish>,
+    unheard: VecDeque<Message>,
     /// Commands whose final answers the broker has acknowledged lately, and when.
     just_delivered: VecDeque<(Instant, String)>,
     /// Commands that wait for the end of a call.

@@ -1,7 +1,6 @@
 //! What the daemon says, and over which connection.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +14,7 @@ use vigil_protocol::topic::{IncidentId, StateTopic};
 
 use super::{Daemon, LinkState, random};
 use crate::audit::Outcome;
-use crate::link::{Connection, LinkEvent, LinkOptions, Settings, sign_digest};
+use crate::link::{Connection, Dial, LinkEvent, LinkOptions, Settings, Version, sign_digest};
 use crate::report::{incidents, update_state};
 use crate::tls::{self, ClientIdentity};
 
@@ -40,7 +39,7 @@ impl Daemon {
         });
         match opened {
             Ok((options, settings)) => {
-                self.connection = Some(Connection::open(&options, settings, self.link_events.clone()));
+                self.connection = Some(Connection::open(options, settings, self.link_events.clone()));
             }
             Err(error) => self.on_closed(&error.to_string(), true),
         }
@@ -63,10 +62,9 @@ impl Daemon {
         };
         let groups = self.config.device.groups.iter().map(|group| self.topics.group_command(group));
         Ok(LinkOptions {
-            host: broker.url.host.clone(),
-            port: broker.url.port,
+            dial: Dial { host: broker.url.host.clone(), port: broker.url.port, tls },
+            version: Version::V5,
             client_id: self.config.device.id.clone(),
-            tls: tls.map(|tls| Arc::clone(&tls)),
             credentials: broker.username.clone().map(|username| (username, password)),
             keep_alive: broker.keep_alive,
             session_expiry: broker.session_expiry,
@@ -118,8 +116,7 @@ impl Daemon {
                 self.set_contact(|contact| contact.broker = true);
             }
             LinkEvent::Message(message) => {
-                let topic = String::from_utf8_lossy(&message.topic).into_owned();
-                if topic == self.topics.state(StateTopic::Presence) {
+                if message.topic == self.topics.state(StateTopic::Presence) {
                     self.on_own_presence(&message.payload);
                     if let Some(connection) = &self.connection {
                         connection.acknowledge(&message);

@@ -1,16 +1,22 @@
-//! The link to the broker: what must be said (outbox) and what became of it (ledger), over which connection (session), how long an
-//! acknowledgement may take (patience), how soon after a lost one (backoff), and under one signature (digest).
+//! The link to the broker: what must be said (outbox) and what became of it (ledger), over which connection (session), by which
+//! way (dial), in which words (mqtt) and turns (exchange), how long an acknowledgement may take (patience), how soon after a
+//! lost one (backoff), and under one signature (digest).
 
 mod backoff;
+mod dial;
 mod digest;
+mod exchange;
 mod ledger;
+mod mqtt;
 mod outbox;
 mod patience;
 mod session;
 
 pub use backoff::{Backoff, spread};
+pub use dial::Dial;
 pub use digest::sign as sign_digest;
 pub use ledger::{Account, Ledger};
+pub use mqtt::{Message, Version};
 pub use outbox::{Outbox, Publication};
 pub use patience::Patience;
 pub use session::{Connection, Granted, LinkEvent, LinkOptions, Settings};
