@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{self, BrokerUrl, DAY, HOUR, MINUTE, duration, seconds};
+use super::values::{self, BrokerUrl, DAY, HOUR, MINUTE, ProxyUrl, duration, seconds};
 
 /// The MQTT broker.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -28,6 +28,18 @@ pub struct Broker {
     /// A file that holds the password and nothing else.
     #[serde(default, deserialize_with = "values::optional_path")]
     pub password_file: Option<PathBuf>,
+    /// What is offered in the TLS handshake (ALPN), where one port serves several protocols.
+    #[serde(default, deserialize_with = "values::protocols")]
+    pub alpn: Vec<String>,
+    /// An HTTP proxy to the broker; unless set, the environment names it.
+    #[serde(default)]
+    pub proxy: Option<ProxyUrl>,
+    /// If the proxy wants one.
+    #[serde(default)]
+    pub proxy_username: Option<String>,
+    /// A file that holds the proxy's password and nothing else.
+    #[serde(default, deserialize_with = "values::optional_path")]
+    pub proxy_password_file: Option<PathBuf>,
     /// What every topic begins with.
     #[serde(default = "prefix", deserialize_with = "values::prefix")]
     pub prefix: String,

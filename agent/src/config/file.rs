@@ -5,6 +5,7 @@ use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::sections::Sections;
+use super::values::ProxyUrl;
 
 /// More partners than a room needs; each costs seconds in a network test.
 const PARTNERS: usize = 16;
@@ -58,16 +59,37 @@ fn impossible(sections: &Sections) -> Vec<(&'static str, &'static str, &'static 
     let mut found = Vec::new();
     let broker = &sections.broker;
     if !broker.url.tls && !broker.allow_plaintext {
-        found.push(("broker", "url", "mqtt:// is refused: use mqtts://, or set allow_plaintext = true"));
+        found.push(match &broker.url.websocket {
+            None => ("broker", "url", "mqtt:// is refused: use mqtts://, or set allow_plaintext = true"),
+            Some(_) => ("broker", "url", "ws:// is refused: use wss://, or set allow_plaintext = true"),
+        });
     }
     if !broker.url.tls && broker.password_file.is_some() {
-        found.push(("broker", "password_file", "a password is never sent over mqtt://: use mqtts://"));
+        found.push((
+            "broker",
+            "password_file",
+            "a password is never sent over mqtt:// or ws://: use mqtts:// or wss://",
+        ));
     }
     if broker.backoff_min > broker.backoff_max {
         found.push(("broker", "backoff_min", "must not be above backoff_max"));
     }
     if broker.password_file.is_some() && broker.username.is_none() {
         found.push(("broker", "password_file", "needs a username as well"));
+    }
+    let is_proxied = matches!(broker.proxy, Some(ProxyUrl::Http { .. }));
+    if broker.proxy_username.is_some() && !is_proxied {
+        found.push(("broker", "proxy_username", "needs proxy = \"http://host:port\" as well"));
+    }
+    if broker.proxy_password_file.is_some() && broker.proxy_username.is_none() {
+        found.push(("broker", "proxy_password_file", "needs a proxy_username as well"));
+    }
+    // RFC 7617, section 2: it would end at the colon.
+    if broker.proxy_username.as_ref().is_some_and(|name| name.contains(':')) {
+        found.push(("broker", "proxy_username", "must not have a ':'"));
+    }
+    if !broker.alpn.is_empty() && !broker.url.tls {
+        found.push(("broker", "alpn", "is part of TLS: needs mqtts:// or wss://"));
     }
     if sections.health.max_silence < sections.health.interval {
         found.push(("health", "max_silence", "must not be below interval"));

@@ -17,7 +17,7 @@ pub use sections::{
     Sections,
 };
 pub use trial::{ChangeError, TakenUp, Trial, Trials};
-pub use values::BrokerUrl;
+pub use values::{BrokerUrl, ProxyUrl};
 
 /// A configuration file has at most this many bytes.
 pub const FILE_BYTES: u64 = 64 * 1024;
@@ -85,6 +85,7 @@ impl Config {
             ("broker.ca_file", &config.broker.ca_file),
             ("broker.client_cert_file", &config.broker.client_cert_file),
             ("broker.password_file", &config.broker.password_file),
+            ("broker.proxy_password_file", &config.broker.proxy_password_file),
             ("repository.ca_file", &config.repository.ca_file),
         ];
         for (key, file) in files.into_iter().chain(partners) {

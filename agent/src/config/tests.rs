@@ -150,9 +150,54 @@ fn plaintext_needs_a_switch_and_never_carries_a_password() {
     let plain = MINIMAL.replace("mqtts", "mqtt");
     assert!(load(&plain).unwrap_err().contains(":6: [broker] url: mqtt:// is refused"));
     let allowed = load(&format!("{plain}allow_plaintext = true\n")).unwrap();
-    assert_eq!(allowed.broker.url, BrokerUrl { tls: false, host: "broker".to_owned(), port: 8883 });
+    let url = BrokerUrl { tls: false, host: "broker".to_owned(), port: 8883, websocket: None };
+    assert_eq!(allowed.broker.url, url);
     let password = format!("{plain}allow_plaintext = true\nusername = \"a\"\npassword_file = \"/p\"\n");
     assert!(load(&password).unwrap_err().contains("never sent over mqtt://"));
+}
+
+#[test]
+fn a_broker_behind_websockets_has_a_path_and_the_ports_of_the_web() {
+    let of = |url: &str| BrokerUrl::try_from(url.to_owned()).map(String::from);
+    assert_eq!(of("wss://broker").unwrap(), "wss://broker:443/mqtt");
+    assert_eq!(of("wss://broker/").unwrap(), "wss://broker:443/mqtt");
+    assert_eq!(of("wss://[2001:db8::1]:8443/a/b").unwrap(), "wss://[2001:db8::1]:8443/a/b");
+    assert_eq!(of("ws://broker").unwrap(), "ws://broker:80/mqtt");
+    for wrong in ["wss://u:p@broker", "wss://broker/?a=b", "mqtts://broker/mqtt", "https://broker"] {
+        assert!(of(wrong).unwrap_err().contains("wss://host:port/path"), "{wrong}");
+    }
+    let plain = MINIMAL.replace("mqtts", "ws");
+    assert!(load(&plain).unwrap_err().contains(":6: [broker] url: ws:// is refused"));
+}
+
+#[test]
+fn a_proxy_is_named_without_its_credentials() {
+    let with = |more: &str| load(&format!("{MINIMAL}{more}\n"));
+    let proxy = with("proxy = \"http://[2001:db8::1]:3128\"").unwrap().broker.proxy.clone().unwrap();
+    assert_eq!(proxy, ProxyUrl::Http { host: "2001:db8::1".to_owned(), port: 3128 });
+    assert_eq!(with("proxy = \"none\"").unwrap().broker.proxy, Some(ProxyUrl::None));
+    for wrong in ["http://olga:hunter2@proxy", "https://proxy", "socks5://proxy", "http://proxy/path"] {
+        let problem = with(&format!("proxy = {wrong:?}")).unwrap_err();
+        assert!(problem.contains("http://host:port") && !problem.contains("hunter2"), "{problem}");
+    }
+    for (more, problem) in [
+        ("proxy_username = \"a\"", "needs proxy ="),
+        ("proxy = \"http://p\"\nproxy_password_file = \"/p\"", "needs a proxy_username"),
+        ("proxy = \"http://p\"\nproxy_username = \"a:b\"", "must not have a ':'"),
+    ] {
+        assert!(with(more).unwrap_err().contains(problem), "{more}");
+    }
+}
+
+#[test]
+fn alpn_is_a_short_list_and_needs_tls() {
+    let with =
+        |broker: &str, list: &str| load(&format!("{}alpn = {list}\n", MINIMAL.replace("mqtts", broker)));
+    assert_eq!(with("mqtts", "[\"mqtt\"]").unwrap().broker.alpn, ["mqtt"]);
+    for wrong in ["[\"\"]", "[1]", "\"mqtt\"", "[\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\"]"] {
+        assert!(with("mqtts", wrong).is_err(), "{wrong}");
+    }
+    assert!(with("mqtt", "[\"mqtt\"]\nallow_plaintext = true").unwrap_err().contains("is part of TLS"));
 }
 
 #[test]

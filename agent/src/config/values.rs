@@ -111,44 +111,120 @@ pub(super) mod bytes {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BrokerUrl {
-    /// `mqtts://` or `mqtt://`.
+    /// `mqtts://` and `wss://`, not `mqtt://` and `ws://`.
     pub tls: bool,
     /// A name or an address (IPv6 without brackets).
     pub host: String,
-    /// 8883 or 1883 unless named.
+    /// 8883, 1883, 443 or 80 unless named.
     pub port: u16,
+    /// The path of its WebSockets, with `wss://` and `ws://`: `/mqtt` unless named.
+    pub websocket: Option<String>,
 }
 
 impl TryFrom<String> for BrokerUrl {
     type Error = &'static str;
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        const RIGHT: &str =
-            "must be \"mqtts://host:port\" and no more (user and password have their own keys)";
+        const RIGHT: &str = "must be \"mqtts://host:port\" or \"wss://host:port/path\" and no more (user and password \
+             have their own keys)";
         let url = Url::parse(&text).map_err(|_| RIGHT)?;
-        let (tls, port) = match url.scheme() {
-            "mqtts" => (true, 8883),
-            "mqtt" => (false, 1883),
+        let (tls, port, is_websocket) = match url.scheme() {
+            "mqtts" => (true, 8883, false),
+            "mqtt" => (false, 1883, false),
+            "wss" => (true, 443, true),
+            "ws" => (false, 80, true),
             _ => return Err(RIGHT),
         };
+        let no_path = matches!(url.path(), "" | "/");
+        let websocket = is_websocket.then(|| if no_path { WEBSOCKET_PATH } else { url.path() }.to_owned());
         let bare = url.username().is_empty()
+            && url.password().is_none()
+            && (no_path || is_websocket)
+            && websocket.as_ref().is_none_or(|path| path.len() <= PATH_BYTES)
+            && url.query().is_none()
+            && url.fragment().is_none();
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let port = url.port().unwrap_or(port);
+        if bare && is_host(&host) && port != 0 { Ok(Self { tls, host, port, websocket }) } else { Err(RIGHT) }
+    }
+}
+
+/// Where brokers have their WebSockets.
+const WEBSOCKET_PATH: &str = "/mqtt";
+const PATH_BYTES: usize = 256;
+
+impl From<BrokerUrl> for String {
+    fn from(url: BrokerUrl) -> Self {
+        let scheme = match (url.websocket.is_some(), url.tls) {
+            (false, true) => "mqtts",
+            (false, false) => "mqtt",
+            (true, true) => "wss",
+            (true, false) => "ws",
+        };
+        let path = url.websocket.unwrap_or_default();
+        if url.host.contains(':') {
+            format!("{scheme}://[{}]:{}{path}", url.host, url.port)
+        } else {
+            format!("{scheme}://{}:{}{path}", url.host, url.port)
+        }
+    }
+}
+
+/// What stands between the device and its broker.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ProxyUrl {
+    /// Nothing, whatever the environment says.
+    None,
+    /// An HTTP proxy.
+    Http {
+        /// A name or an address (IPv6 without brackets).
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+}
+
+impl TryFrom<String> for ProxyUrl {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const RIGHT: &str =
+            "must be \"http://host:port\" and no more (user and password have their own keys), or \"none\"";
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        let url = Url::parse(&text).map_err(|_| RIGHT)?;
+        let bare = url.scheme() == "http"
+            && url.username().is_empty()
             && url.password().is_none()
             && matches!(url.path(), "" | "/")
             && url.query().is_none()
             && url.fragment().is_none();
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let port = url.port().unwrap_or(port);
-        if bare && is_host(&host) && port != 0 { Ok(Self { tls, host, port }) } else { Err(RIGHT) }
+        let port = url.port_or_known_default().unwrap_or(0);
+        if bare && is_host(&host) && port != 0 { Ok(Self::Http { host, port }) } else { Err(RIGHT) }
     }
 }
 
-impl From<BrokerUrl> for String {
-    fn from(url: BrokerUrl) -> Self {
-        let scheme = if url.tls { "mqtts" } else { "mqtt" };
-        if url.host.contains(':') {
-            format!("{scheme}://[{}]:{}", url.host, url.port)
-        } else {
-            format!("{scheme}://{}:{}", url.host, url.port)
+impl From<ProxyUrl> for String {
+    fn from(url: ProxyUrl) -> Self {
+        match url {
+            ProxyUrl::None => "none".to_owned(),
+            ProxyUrl::Http { host, port } if host.contains(':') => format!("http://[{host}]:{port}"),
+            ProxyUrl::Http { host, port } => format!("http://{host}:{port}"),
         }
+    }
+}
+
+/// Protocols that a client names at most.
+const PROTOCOLS: usize = 8;
+
+/// The protocols of ALPN (RFC 7301, section 3.1).
+pub(super) fn protocols<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(from)?;
+    if names.len() <= PROTOCOLS && names.iter().all(|name| (1..=255).contains(&name.len())) {
+        Ok(names)
+    } else {
+        Err(D::Error::custom("must be at most 8 names of protocols, e.g. [\"mqtt\"], of 1 to 255 bytes each"))
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the daemon says, and over which connection.
 
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,7 +16,8 @@ use vigil_protocol::topic::{IncidentId, StateTopic};
 
 use super::{Daemon, LinkState, random};
 use crate::audit::Outcome;
-use crate::link::{Connection, Dial, LinkEvent, LinkOptions, Settings, Version, sign_digest};
+use crate::config::ProxyUrl;
+use crate::link::{Connection, Dial, LinkEvent, LinkOptions, Proxy, Settings, Version, sign_digest};
 use crate::report::{incidents, update_state};
 use crate::tls::{self, ClientIdentity};
 
@@ -50,19 +53,34 @@ impl Daemon {
         let certificate = self.config.client_cert_file();
         let key = self.identity.tls_key_path();
         let identity = certificate.exists().then(|| ClientIdentity { certificate: &certificate, key: &key });
-        let tls = if broker.url.tls { Some(tls::client(broker.ca_file.as_deref(), identity)?) } else { None };
-        let password = match &broker.password_file {
-            None => String::new(),
-            Some(path) => {
-                let bytes = vigil_durable::read_bounded(path, PASSWORD_BYTES)?.ok_or_else(|| {
-                    io::Error::new(io::ErrorKind::NotFound, format!("{}: no password there", path.display()))
-                })?;
-                String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned()
-            }
+        let tls = if broker.url.tls {
+            let mut tls = tls::client(broker.ca_file.as_deref(), identity)?;
+            Arc::make_mut(&mut tls).alpn_protocols =
+                broker.alpn.iter().map(|name| name.clone().into_bytes()).collect();
+            Some(tls)
+        } else {
+            None
         };
+        let url = &broker.url;
+        let proxy = match &broker.proxy {
+            Some(ProxyUrl::None) => None,
+            Some(ProxyUrl::Http { host, port }) => {
+                let username = broker.proxy_username.clone();
+                let password = read_password(broker.proxy_password_file.as_deref())?;
+                Some(Proxy::configured(host, *port, username.map(|username| (username, password))))
+            }
+            None => Proxy::of_environment(&url.host, url.port, url.tls)?,
+        };
+        let password = read_password(broker.password_file.as_deref())?;
         let groups = self.config.device.groups.iter().map(|group| self.topics.group_command(group));
         Ok(LinkOptions {
-            dial: Dial { host: broker.url.host.clone(), port: broker.url.port, tls },
+            dial: Dial {
+                host: url.host.clone(),
+                port: url.port,
+                tls,
+                websocket: url.websocket.clone(),
+                proxy,
+            },
             version: Version::V5,
             client_id: self.config.device.id.clone(),
             credentials: broker.username.clone().map(|username| (username, password)),
@@ -331,4 +349,13 @@ impl Daemon {
             Err(error) => warn!(%error, "the digest could not be made"),
         }
     }
+}
+
+/// What a file for a password holds; nothing without one.
+fn read_password(path: Option<&Path>) -> io::Result<String> {
+    let Some(path) = path else { return Ok(String::new()) };
+    let bytes = vigil_durable::read_bounded(path, PASSWORD_BYTES)?.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, format!("{}: no password there", path.display()))
+    })?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -72,25 +72,17 @@ impl Exchange {
         self.out.split()
     }
 
-    /// Takes the next packet off what came. What comes of it may be nothing for anybody else.
-    pub(super) fn read(
-        &mut self,
-        from: &mut BytesMut,
-        now: Instant,
-    ) -> Result<Option<Option<LinkEvent>>, Refusal> {
+    /// Takes the next whole packet off what came.
+    pub(super) fn read(&self, from: &mut BytesMut) -> Result<Option<Heard>, Refusal> {
         // Whatever else it is, its length would be waited for.
         if !self.is_up && from.first().is_some_and(|first| first >> 4 != CONNACK) {
             return Err(no_broker("something else came"));
         }
-        match self.version.read(from) {
-            Ok(None) => Ok(None),
-            Ok(Some(heard)) => self.hear(heard, now).map(Some),
-            Err(error) if self.is_up => Err(broken(&error)),
-            Err(error) => Err(no_broker(&error)),
-        }
+        self.version.read(from).map_err(|error| if self.is_up { broken(&error) } else { no_broker(&error) })
     }
 
-    fn hear(&mut self, heard: Heard, now: Instant) -> Result<Option<LinkEvent>, Refusal> {
+    /// What comes of it may be nothing for anybody else.
+    pub(super) fn hear(&mut self, heard: Heard, now: Instant) -> Result<Option<LinkEvent>, Refusal> {
         self.last_heard = now;
         if self.is_up {
             self.pong_by = None;

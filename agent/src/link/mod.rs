@@ -13,7 +13,7 @@ mod patience;
 mod session;
 
 pub use backoff::{Backoff, spread};
-pub use dial::Dial;
+pub use dial::{Dial, Proxy};
 pub use digest::sign as sign_digest;
 pub use ledger::{Account, Ledger};
 pub use mqtt::{Message, Version};

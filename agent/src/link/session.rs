@@ -216,8 +216,8 @@ async fn hear(
     came: &mut BytesMut,
     events: &mpsc::Sender<LinkEvent>,
 ) -> Result<(), Refusal> {
-    while let Some(event) = exchange.read(came, Instant::now())? {
-        if let Some(event) = event {
+    while let Some(heard) = exchange.read(came)? {
+        if let Some(event) = exchange.hear(heard, Instant::now())? {
             // Nobody there to hear it: this task is about to be ended.
             let _ = events.send(event).await;
         }

@@ -1,7 +1,10 @@
-//! The way to the broker, one step after the other: its name, TCP, TLS. Each step has a time, and an error of its own
-//! that says what to do.
+//! The way to the broker, one step after the other: its name, TCP, a proxy, TLS, a WebSocket. Each step has an error of
+//! its own that says what to do, and so has one that takes too long.
 
+mod http;
+mod proxy;
 mod race;
+mod websocket;
 mod wire;
 
 use std::cell::Cell;
@@ -18,7 +21,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{self, CertificateError, ClientConfig};
 
+pub use proxy::Proxy;
 use race::{Move, Race};
+use wire::Stream;
 pub(super) use wire::Wire;
 
 /// How the broker is reached.
@@ -30,11 +35,27 @@ pub struct Dial {
     pub port: u16,
     /// None for plaintext.
     pub tls: Option<Arc<ClientConfig>>,
+    /// The path of its WebSockets; none where MQTT is spoken without.
+    pub websocket: Option<String>,
+    /// What stands between.
+    pub proxy: Option<Proxy>,
 }
 
 impl Dial {
     fn place(&self) -> String {
         place(&self.host, self.port)
+    }
+
+    /// As HTTP names it: without the port that goes without saying.
+    fn authority(&self) -> String {
+        let place = self.place();
+        let usual = if self.tls.is_some() { ":443" } else { ":80" };
+        place.strip_suffix(usual).map_or_else(|| place.clone(), str::to_owned)
+    }
+
+    /// Whom the TCP connection is with.
+    fn first_hop(&self) -> (&str, u16) {
+        self.proxy.as_ref().map_or((&self.host, self.port), |proxy| (&proxy.host, proxy.port))
     }
 }
 
@@ -51,19 +72,23 @@ fn place(host: &str, port: u16) -> String {
 pub(super) enum Step {
     Name,
     Tcp,
+    Proxy,
     Tls,
+    WebSocket,
 }
 
 impl Step {
     /// For people: what took too long.
     pub(super) fn hangs(self, to: &Dial, limit: Duration) -> String {
-        let place = to.place();
+        let (host, port) = to.first_hop();
+        let hop = place(host, port);
+        let broker = to.place();
         let what = match self {
-            Self::Name => {
-                format!("the name {} was not resolved: does the room's name server answer?", to.host)
-            }
-            Self::Tcp => format!("no connection to {place}: is the address right, and not filtered?"),
-            Self::Tls => format!("{place} does not answer the TLS handshake: is it a TLS port?"),
+            Self::Name => format!("the name {host} was not resolved: does the room's name server answer?"),
+            Self::Tcp => format!("no connection to {hop}: is the address right, and not filtered?"),
+            Self::Proxy => format!("the proxy {hop} does not answer CONNECT: does it reach {broker}?"),
+            Self::Tls => format!("{broker} does not answer the TLS handshake: is it a TLS port?"),
+            Self::WebSocket => format!("{broker} does not answer HTTP: is it the port of its WebSockets?"),
         };
         format!("{what} (within {} s)", limit.as_secs())
     }
@@ -78,25 +103,38 @@ pub(super) enum DialError {
     Name { host: String, error: io::Error },
     #[error("no connection to {place}: {failures}")]
     Tcp { place: String, failures: String },
+    #[error("the proxy {place} {why}")]
+    Proxy { place: String, why: String, is_lasting: bool },
     #[error("TLS with {place}: {error}{advice}")]
     Tls { place: String, error: io::Error, advice: &'static str },
+    #[error("WebSocket with {place}: {why}")]
+    WebSocket { place: String, why: String },
 }
 
 impl DialError {
-    /// Trying again soon will not help.
+    /// Trying again soon will not help; with wrong credentials it may lock them.
     pub(super) fn is_lasting(&self) -> bool {
-        false
+        matches!(self, Self::Proxy { is_lasting: true, .. })
     }
 }
 
 /// Connects. `step` is where it stands.
 pub(super) async fn dial(to: &Dial, step: &Cell<Step>) -> Result<Wire, DialError> {
-    let stream = connect(&to.host, to.port, step).await?;
-    match &to.tls {
-        None => Ok(Wire::new(stream)),
-        Some(tls) => {
-            step.set(Step::Tls);
-            Ok(Wire::new(handshake(to, tls, stream).await?))
+    let (host, port) = to.first_hop();
+    let mut stream: Box<dyn Stream> = Box::new(connect(host, port, step).await?);
+    if let Some(proxy) = &to.proxy {
+        step.set(Step::Proxy);
+        stream = proxy::connect(proxy, &to.place(), stream).await?;
+    }
+    if let Some(tls) = &to.tls {
+        step.set(Step::Tls);
+        stream = handshake(to, tls, stream).await?;
+    }
+    match &to.websocket {
+        None => Ok(Wire::Bytes(stream)),
+        Some(path) => {
+            step.set(Step::WebSocket);
+            websocket::open(to, path, stream).await
         }
     }
 }
@@ -140,11 +178,12 @@ async fn first_of(mut race: Race) -> Result<TcpStream, String> {
 async fn handshake(
     to: &Dial,
     tls: &Arc<ClientConfig>,
-    stream: impl wire::Stream + 'static,
-) -> Result<impl wire::Stream + 'static, DialError> {
+    stream: Box<dyn Stream>,
+) -> Result<Box<dyn Stream>, DialError> {
     let failed = |error: io::Error| DialError::Tls { place: to.place(), advice: advice(&error), error };
     let name = ServerName::try_from(to.host.clone()).map_err(|error| failed(io::Error::other(error)))?;
-    TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(failed)
+    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(failed)?;
+    Ok(Box::new(stream))
 }
 
 /// What the error of a handshake asks for.
@@ -163,6 +202,9 @@ fn advice(error: &io::Error) -> &'static str {
             _ => "",
         },
         Some(rustls::Error::InvalidMessage(_)) => "; is it a TLS port?",
+        Some(rustls::Error::AlertReceived(Alert::NoApplicationProtocol)) => {
+            "; it speaks no protocol that broker.alpn names"
+        }
         Some(rustls::Error::AlertReceived(
             Alert::CertificateRequired | Alert::HandshakeFailure | Alert::BadCertificate,
         )) => "; it may want this device's certificate: see broker.client_cert_file",

@@ -60,10 +60,10 @@ impl Race {
             return Move::Begin(address);
         }
         if self.running == 0 && self.waiting.is_empty() {
-            return Move::Lost(match self.failures.is_empty() {
-                true => "the name has no address".to_owned(),
-                false => self.failures.join(", "),
-            });
+            if self.failures.is_empty() {
+                self.failures.push("the name has no address".to_owned());
+            }
+            return Move::Lost(self.failures.join(", "));
         }
         Move::Wait(self.next_at.filter(|_| !self.waiting.is_empty()))
     }
