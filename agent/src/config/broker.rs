@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::link::VersionChoice;
+
 use super::values::{self, BrokerUrl, DAY, HOUR, MINUTE, ProxyUrl, duration, seconds};
 
 /// The MQTT broker.
@@ -40,6 +42,12 @@ pub struct Broker {
     /// A file that holds the proxy's password and nothing else.
     #[serde(default, deserialize_with = "values::optional_path")]
     pub proxy_password_file: Option<PathBuf>,
+    /// The version of MQTT.
+    #[serde(default)]
+    pub mqtt_version: VersionChoice,
+    /// Hosts to which the broker may send its devices, `*.example.com` for all below a domain.
+    #[serde(default, deserialize_with = "values::hosts")]
+    pub redirect_hosts: Vec<String>,
     /// What every topic begins with.
     #[serde(default = "prefix", deserialize_with = "values::prefix")]
     pub prefix: String,

@@ -77,6 +77,9 @@ fn impossible(sections: &Sections) -> Vec<(&'static str, &'static str, &'static 
     if broker.password_file.is_some() && broker.username.is_none() {
         found.push(("broker", "password_file", "needs a username as well"));
     }
+    if !broker.redirect_hosts.is_empty() && !broker.url.tls {
+        found.push(("broker", "redirect_hosts", "needs TLS: use mqtts:// or wss://"));
+    }
     let is_proxied = matches!(broker.proxy, Some(ProxyUrl::Http { .. }));
     if broker.proxy_username.is_some() && !is_proxied {
         found.push(("broker", "proxy_username", "needs proxy = \"http://host:port\" as well"));

@@ -17,6 +17,7 @@ pub use sections::{
     Sections,
 };
 pub use trial::{ChangeError, TakenUp, Trial, Trials};
+pub(crate) use values::is_host;
 pub use values::{BrokerUrl, ProxyUrl};
 
 /// A configuration file has at most this many bytes.

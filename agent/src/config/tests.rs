@@ -1,4 +1,5 @@
 use super::*;
+use crate::link::VersionChoice;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -198,6 +199,29 @@ fn alpn_is_a_short_list_and_needs_tls() {
         assert!(with("mqtts", wrong).is_err(), "{wrong}");
     }
     assert!(with("mqtt", "[\"mqtt\"]\nallow_plaintext = true").unwrap_err().contains("is part of TLS"));
+}
+
+#[test]
+fn the_version_of_mqtt_is_one_of_three_words() {
+    let with = |text: &str| load(&format!("{MINIMAL}mqtt_version = {text}\n"));
+    assert_eq!(load(MINIMAL).unwrap().broker.mqtt_version, VersionChoice::Auto);
+    assert_eq!(with("\"3.1.1\"").unwrap().broker.mqtt_version, VersionChoice::V4);
+    for wrong in ["5", "\"4\"", "\"v5\"", "3.1"] {
+        let problem = with(wrong).unwrap_err();
+        assert!(problem.contains(":7:"), "{problem}");
+    }
+}
+
+#[test]
+fn hosts_to_be_sent_to_are_hosts_and_need_tls() {
+    let with = |broker: &str, list: &str| {
+        load(&format!("{}redirect_hosts = {list}\n", MINIMAL.replace("mqtts", broker)))
+    };
+    assert_eq!(with("mqtts", "[\"*.a.example\", \"::1\"]").unwrap().broker.redirect_hosts.len(), 2);
+    for wrong in ["[\"*\"]", "[\"a.*\"]", "[\"mqtt://a\"]", "[\"a:1\"]", "\"a\""] {
+        assert!(with("mqtts", wrong).is_err(), "{wrong}");
+    }
+    assert!(with("mqtt", "[\"a\"]\nallow_plaintext = true").unwrap_err().contains("needs TLS"));
 }
 
 #[test]

@@ -215,6 +215,19 @@ impl From<ProxyUrl> for String {
     }
 }
 
+/// Hosts in a list at most.
+const HOSTS: usize = 16;
+
+/// Hosts, `*.example.com` for all below a domain.
+pub(super) fn hosts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let hosts = Vec::<String>::deserialize(from)?;
+    if hosts.len() <= HOSTS && hosts.iter().all(|host| is_host(host.strip_prefix("*.").unwrap_or(host))) {
+        Ok(hosts)
+    } else {
+        Err(D::Error::custom("must be at most 16 hosts, e.g. [\"mqtt.example.com\", \"*.eu.example.com\"]"))
+    }
+}
+
 /// Protocols that a client names at most.
 const PROTOCOLS: usize = 8;
 
@@ -229,7 +242,7 @@ pub(super) fn protocols<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String
 }
 
 /// A host name (RFC 1123, section 2.1) or an IP address.
-pub(super) fn is_host(host: &str) -> bool {
+pub(crate) fn is_host(host: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')

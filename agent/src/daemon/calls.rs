@@ -74,6 +74,8 @@ impl Daemon {
             "broker": {
                 "url": String::from(self.config.broker.url.clone()),
                 "connected": self.link.granted.is_some(),
+                "mqtt": self.link.version,
+                "sent_to": self.link.elsewhere,
                 "since": self.link.since,
                 "session": self.numbers.session(),
                 "granted": self.link.granted,

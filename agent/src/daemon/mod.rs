@@ -33,7 +33,9 @@ use crate::command::{CommandJournal, CommandRate, Flood};
 use crate::config::{Config, TakenUp, Trial, Trials};
 use crate::health::{Collectors, Reporter};
 use crate::identity::Identity;
-use crate::link::{Backoff, Connection, Granted, LinkEvent, Message, Outbox, Patience};
+use crate::link::{
+    Backoff, Connection, Fallback, Granted, LinkEvent, Message, Outbox, Patience, Place, Redirects, Version,
+};
 use crate::local::{Access, Listeners, Refused, Request, group_number};
 use crate::report::Numbers;
 use crate::store::Store;
@@ -85,6 +87,10 @@ struct OrderAnswer {
 #[derive(Debug, Default)]
 struct LinkState {
     granted: Option<Granted>,
+    /// The version that is spoken, or was tried last.
+    version: Option<Version>,
+    /// Where to, if the broker has sent us elsewhere.
+    elsewhere: Option<String>,
     since: Option<Timestamp>,
     up_since: Option<Instant>,
     last_error: Option<String>,
@@ -138,6 +144,8 @@ struct Daemon {
     connection: Option<Connection>,
     reconnect_at: Option<Instant>,
     backoff: Backoff,
+    fallback: Fallback,
+    redirects: Redirects,
     patience: Patience,
     nonce: String,
     /// When a digest was signed last, over which topics, over how many audit entries, and whether the clock was doubted.
@@ -278,6 +286,12 @@ impl Daemon {
             topics: Topics::new(&config.broker.prefix, &device.id)?,
             backoff: Backoff::new(config.broker.backoff_min, config.broker.backoff_max)
                 .for_fleet(config.broker.fleet_size, config.broker.max_connects_per_second),
+            fallback: Fallback::new(config.broker.mqtt_version),
+            redirects: Redirects::new(
+                Place { host: config.broker.url.host.clone(), port: config.broker.url.port },
+                config.broker.url.tls,
+                &config.broker.redirect_hosts,
+            ),
             patience: Patience::new(config.broker.keep_alive),
             reporter: Reporter::new(config.health.clone()),
             identity,

@@ -14,10 +14,12 @@ use vigil_protocol::limits;
 use vigil_protocol::state::{Config as ConfigState, Digest, Message, Presence, PresenceStatus};
 use vigil_protocol::topic::{IncidentId, StateTopic};
 
-use super::{Daemon, LinkState, random};
+use super::{Daemon, LinkState, random, random_share};
 use crate::audit::Outcome;
 use crate::config::ProxyUrl;
-use crate::link::{Connection, Dial, LinkEvent, LinkOptions, Proxy, Settings, Version, sign_digest};
+use crate::link::{
+    Connection, Dial, Ending, LinkEvent, LinkOptions, Place, Proxy, Settings, Verdict, sign_digest,
+};
 use crate::report::{incidents, update_state};
 use crate::tls::{self, ClientIdentity};
 
@@ -29,7 +31,16 @@ const CHECKPOINT_PAUSE: Duration = Duration::from_secs(30);
 const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 /// Answers that nobody fetched are of no use after this.
 const RESULT_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// An attempt that need not wait comes within this time, so that not all of a fleet do at the same moment.
+const AT_ONCE: Duration = Duration::from_secs(1);
 const PASSWORD_BYTES: u64 = 4096;
+
+/// When the next attempt comes.
+enum Next {
+    AtOnce,
+    Soon,
+    Late,
+}
 
 impl Daemon {
     /// Begins to connect, with what the configuration and the disk say now: a certificate may have come meanwhile.
@@ -42,9 +53,13 @@ impl Daemon {
         });
         match opened {
             Ok((options, settings)) => {
+                let configured = (&self.config.broker.url.host, self.config.broker.url.port);
+                self.link.version = Some(options.version);
+                self.link.elsewhere =
+                    ((&options.dial.host, options.dial.port) != configured).then(|| options.dial.place());
                 self.connection = Some(Connection::open(options, settings, self.link_events.clone()));
             }
-            Err(error) => self.on_closed(&error.to_string(), true),
+            Err(error) => self.on_closed(&error.to_string(), Ending::Lasting),
         }
     }
 
@@ -62,26 +77,21 @@ impl Daemon {
             None
         };
         let url = &broker.url;
+        let Place { host, port } = self.redirects.target().clone();
         let proxy = match &broker.proxy {
             Some(ProxyUrl::None) => None,
             Some(ProxyUrl::Http { host, port }) => {
-                let username = broker.proxy_username.clone();
                 let password = read_password(broker.proxy_password_file.as_deref())?;
-                Some(Proxy::configured(host, *port, username.map(|username| (username, password))))
+                let credentials = broker.proxy_username.clone().map(|username| (username, password));
+                Some(Proxy::configured(host, *port, credentials))
             }
-            None => Proxy::of_environment(&url.host, url.port, url.tls)?,
+            None => Proxy::of_environment(&host, port, url.tls)?,
         };
         let password = read_password(broker.password_file.as_deref())?;
         let groups = self.config.device.groups.iter().map(|group| self.topics.group_command(group));
         Ok(LinkOptions {
-            dial: Dial {
-                host: url.host.clone(),
-                port: url.port,
-                tls,
-                websocket: url.websocket.clone(),
-                proxy,
-            },
-            version: Version::V5,
+            dial: Dial { host, port, tls, websocket: url.websocket.clone(), proxy },
+            version: self.fallback.version(),
             client_id: self.config.device.id.clone(),
             credentials: broker.username.clone().map(|username| (username, password)),
             keep_alive: broker.keep_alive,
@@ -109,13 +119,17 @@ impl Daemon {
             LinkEvent::Connected(granted) => {
                 info!(?granted, "connected");
                 self.numbers.use_session();
+                self.fallback.learn(Verdict::Spoken);
                 let url = String::from(self.config.broker.url.clone());
                 let session = self.numbers.session();
                 self.record(
                     "link.connected",
                     "device",
                     Outcome::Success,
-                    json!({ "broker": url, "session": session }),
+                    json!({
+                        "broker": url, "session": session,
+                        "mqtt": self.link.version, "sent_to": self.link.elsewhere,
+                    }),
                 );
                 let limit = granted.max_packet_bytes.map(|bytes| bytes as usize);
                 self.outbox.connected(granted.session_present, limit);
@@ -125,6 +139,8 @@ impl Daemon {
                     since: Some(Timestamp::now()),
                     up_since: Some(Instant::now()),
                     attempts: self.link.attempts,
+                    version: self.link.version,
+                    elsewhere: self.link.elsewhere.take(),
                     ..LinkState::default()
                 };
                 self.nonce = format!("{:016x}", random());
@@ -156,15 +172,17 @@ impl Daemon {
                 warn!(reason, "not taken");
                 self.link.last_error = Some(reason);
             }
-            LinkEvent::Closed { reason, refused } => self.on_closed(&reason, refused),
+            LinkEvent::Closed { reason, ending } => self.on_closed(&reason, ending),
         }
     }
 
-    fn on_closed(&mut self, reason: &str, refused: bool) {
+    fn on_closed(&mut self, reason: &str, ending: Ending) {
         let was_up = self.link.granted.take().is_some();
         if let Some(since) = self.link.up_since.take() {
-            self.backoff.lasted(since.elapsed());
+            let has_lasted = self.backoff.lasted(since.elapsed());
+            self.redirects.ended(has_lasted);
         }
+        let (reason, next) = self.next_attempt(reason, &ending, was_up);
         self.connection = None;
         self.patience.answered();
         // What was not acknowledged the broker sends again.
@@ -174,9 +192,13 @@ impl Daemon {
             self.backoff.lost();
         }
         self.outbox.disconnected();
-        self.link.last_error = Some(reason.to_owned());
+        self.link.last_error = Some(reason.clone());
         self.link.since = None;
-        let pause = self.backoff.next(refused, random());
+        let pause = match next {
+            Next::AtOnce => AT_ONCE.mul_f64(random_share()),
+            Next::Soon => self.backoff.next(false, random()),
+            Next::Late => self.backoff.next(true, random()),
+        };
         warn!(reason, pause_millis = pause.as_millis() as u64, "no connection to the broker");
         if was_up || !self.link.recorded_failure {
             let event = if was_up { "link.lost" } else { "link.failed" };
@@ -187,10 +209,42 @@ impl Daemon {
         self.set_contact(|contact| contact.broker = false);
     }
 
+    /// What an end says of the next attempt: where to, in which version, how soon. The reason may grow by what became of
+    /// a broker's word.
+    fn next_attempt(&mut self, reason: &str, ending: &Ending, was_up: bool) -> (String, Next) {
+        let mut reason = reason.to_owned();
+        let next = match ending {
+            Ending::Passing => Next::Soon,
+            Ending::Lasting => Next::Late,
+            Ending::Silence => {
+                self.fallback.learn(Verdict::Silence);
+                Next::Soon
+            }
+            Ending::OtherVersion if self.fallback.learn(Verdict::Unknown) => Next::AtOnce,
+            Ending::OtherVersion => {
+                reason += "; see broker.mqtt_version";
+                Next::Late
+            }
+            Ending::Elsewhere(reference) => match self.redirects.follow(reference) {
+                // When a whole fleet is sent away at once, it spreads as after any other loss.
+                Ok(()) if was_up => Next::Soon,
+                Ok(()) => Next::AtOnce,
+                Err(why) => {
+                    reason = format!("{reason}; {why}");
+                    Next::Late
+                }
+            },
+        };
+        if !was_up && !matches!(ending, Ending::Elsewhere(_) | Ending::OtherVersion) {
+            self.redirects.failed();
+        }
+        (reason, next)
+    }
+
     /// The broker answers pings, perhaps, and nothing else.
     pub(super) fn lose_patience(&mut self) {
         let reason = self.patience.reason();
-        self.on_closed(&reason, false);
+        self.on_closed(&reason, Ending::Passing);
     }
 
     /// An old session's will, or somebody else, says that we are not there: say again that we are.
@@ -307,7 +361,7 @@ impl Daemon {
                 Ok(()) => self.patience.published(Instant::now()),
                 Err(error) => {
                     warn!(error, "the connection takes nothing");
-                    self.on_closed("the connection takes nothing", false);
+                    self.on_closed("the connection takes nothing", Ending::Passing);
                 }
             }
         }

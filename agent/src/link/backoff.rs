@@ -82,12 +82,15 @@ impl Backoff {
 
     /// A connection has ended that lasted so long. Only a steady one lets the waits begin anew: a broker that accepts and
     /// closes would otherwise be asked twice a second, and every time is written to the flash.
-    pub fn lasted(&mut self, duration: Duration) {
-        if duration >= STEADY {
+    /// Says whether it was one.
+    pub fn lasted(&mut self, duration: Duration) -> bool {
+        let is_steady = duration >= STEADY;
+        if is_steady {
             self.attempts = 0;
             self.is_lost = false;
             self.left = Duration::ZERO;
         }
+        is_steady
     }
 }
 

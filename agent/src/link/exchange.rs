@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::Instant;
 
-use super::mqtt::{Heard, Message, Outgoing, Receipt, Refusal, Say, Version};
+use super::mqtt::{Ending, Heard, Message, Outgoing, Receipt, Refusal, Say, Version};
 use super::session::{Granted, LinkEvent};
 
 /// The kind of packet that answers CONNECT.
@@ -65,6 +65,11 @@ impl Exchange {
         };
         exchange.say(connect, now)?;
         Ok(exchange)
+    }
+
+    /// Whether the broker has accepted the connection.
+    pub(super) fn is_up(&self) -> bool {
+        self.is_up
     }
 
     /// What is to be sent.
@@ -197,7 +202,7 @@ impl Exchange {
             } else {
                 "the broker does not answer CONNECT: is this the address of an MQTT broker?".to_owned()
             };
-            return Err(Refusal { reason, is_lasting: false });
+            return Err(Refusal { reason, ending: Ending::Passing });
         }
         self.say(Say::Ping, now)?;
         self.pong_by = Some(now + self.grace());
@@ -207,7 +212,7 @@ impl Exchange {
     fn say(&mut self, say: Say<'_>, now: Instant) -> Result<(), Refusal> {
         self.last_said = now;
         let before = self.out.len();
-        let cannot = |reason| Refusal { reason, is_lasting: true };
+        let cannot = |reason| Refusal { reason, ending: Ending::Lasting };
         self.version
             .write(say, &mut self.out)
             .map_err(|error| cannot(format!("a packet cannot be made: {error}")))?;
@@ -233,11 +238,11 @@ impl Exchange {
 
 fn no_broker(what: &str) -> Refusal {
     let reason = format!("no answer to CONNECT, {what}: is this the address of an MQTT broker?");
-    Refusal { reason, is_lasting: false }
+    Refusal { reason, ending: Ending::Passing }
 }
 
 fn broken(what: &str) -> Refusal {
-    Refusal { reason: format!("the broker breaks the protocol: {what}"), is_lasting: true }
+    Refusal { reason: format!("the broker breaks the protocol: {what}"), ending: Ending::Lasting }
 }
 
 /// A device without its subscriptions would look alive and hear nothing. The answers stand in the order of the filters
@@ -253,7 +258,7 @@ fn refused_subscription(filters: &[String], answers: &[Option<String>]) -> Optio
             "the broker refused the subscription to {filter} ({reason}): its access list must allow the device to \
              subscribe there"
         ),
-        is_lasting: true,
+        ending: Ending::Lasting,
     })
 }
 

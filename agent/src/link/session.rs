@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::Publication;
 use super::dial::{Dial, Step, Wire, dial};
 use super::exchange::Exchange;
-use super::mqtt::{Message, Outgoing, Receipt, Refusal, Say, Version};
+use super::mqtt::{Ending, Message, Outgoing, Receipt, Refusal, Say, Version};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests of the daemon that wait to be sent: one publication, and acknowledgements.
@@ -85,8 +85,8 @@ pub enum LinkEvent {
     Closed {
         /// For people.
         reason: String,
-        /// The broker does not want us: trying again soon will not help.
-        refused: bool,
+        /// What it says of the next attempt.
+        ending: Ending,
     },
 }
 
@@ -108,7 +108,7 @@ impl Connection {
         let (asks, asked) = mpsc::channel(ASKS);
         let task = tokio::task::spawn_local(async move {
             let ended = run(&options, &settings, asked, &events).await;
-            let closed = LinkEvent::Closed { reason: ended.reason, refused: ended.is_lasting };
+            let closed = LinkEvent::Closed { reason: ended.reason, ending: ended.ending };
             let _ = events.send(closed).await;
         });
         Self { asks, task }
@@ -149,10 +149,13 @@ async fn run(
     let step = Cell::new(Step::Name);
     let mut wire = match timeout_at(connect_by, dial(&options.dial, &step)).await {
         Ok(Ok(wire)) => wire,
-        Ok(Err(error)) => return Refusal { is_lasting: error.is_lasting(), reason: error.to_string() },
+        Ok(Err(error)) => {
+            let ending = if error.is_lasting() { Ending::Lasting } else { Ending::Passing };
+            return Refusal { reason: error.to_string(), ending };
+        }
         Err(_) => {
             let reason = step.get().hangs(&options.dial, CONNECT_TIMEOUT);
-            return Refusal { reason, is_lasting: false };
+            return Refusal { reason, ending: Ending::Passing };
         }
     };
     let connect = Say::Connect(options, settings);
@@ -173,7 +176,7 @@ async fn converse(
     events: &mpsc::Sender<LinkEvent>,
 ) -> Refusal {
     let mut came = BytesMut::new();
-    let lost = |reason: String| Refusal { reason, is_lasting: false };
+    let lost = |reason: String| Refusal { reason, ending: Ending::Passing };
     loop {
         let out = exchange.take_out();
         if !out.is_empty() {
@@ -187,8 +190,12 @@ async fn converse(
             // What has come is looked at first: it may be the sign of life that the timer misses.
             biased;
             read = wire.read(&mut came) => match read {
+                Ok(0) if !exchange.is_up() => return silence("closed the connection"),
                 Ok(0) => return lost("the broker closed the connection".to_owned()),
                 Ok(_) => hear(&mut exchange, &mut came, events).await,
+                Err(error) if !exchange.is_up() && error.kind() == io::ErrorKind::ConnectionReset => {
+                    return silence("reset the connection");
+                }
                 Err(error) => return lost(format!("the connection broke: {error}")),
             },
             Some(ask) = asks.recv() => {
@@ -208,6 +215,11 @@ async fn converse(
             return refusal;
         }
     }
+}
+
+fn silence(what: &str) -> Refusal {
+    let reason = format!("the broker {what} as an answer to CONNECT: its log may say why");
+    Refusal { reason, ending: Ending::Silence }
 }
 
 /// Tells the daemon what all the packets mean that are whole.
@@ -235,5 +247,5 @@ async fn good_bye(wire: &mut Wire, mut exchange: Exchange) -> Refusal {
         Ok(Ok(())) => "said good-bye",
         _ => "the broker did not hear the good-bye",
     };
-    Refusal { reason: reason.to_owned(), is_lasting: false }
+    Refusal { reason: reason.to_owned(), ending: Ending::Passing }
 }

@@ -42,7 +42,8 @@ pub struct Dial {
 }
 
 impl Dial {
-    fn place(&self) -> String {
+    /// Host and port as people write them.
+    pub fn place(&self) -> String {
         place(&self.host, self.port)
     }
 

@@ -1,6 +1,7 @@
 //! The broker's side is bytes, as a broker sends them.
 
 use super::*;
+use crate::link::redirect::Reference;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const ACCEPTED: &[u8] = &[0x20, 3, 0, 0, 0];
@@ -10,10 +11,14 @@ const PING: &[u8] = &[0xc0, 0];
 
 /// One that has said CONNECT, and when.
 fn begun() -> (Exchange, Instant) {
+    begun_in(Version::V5)
+}
+
+fn begun_in(version: Version) -> (Exchange, Instant) {
     let now = Instant::now();
     let filters = ["v/r/command", "v/r/presence"].map(str::to_owned).to_vec();
     let say = Say::Ping;
-    let mut exchange = Exchange::begin(Version::V5, say, filters, MINUTE, now + MINUTE, now).unwrap();
+    let mut exchange = Exchange::begin(version, say, filters, MINUTE, now + MINUTE, now).unwrap();
     exchange.take_out();
     (exchange, now)
 }
@@ -76,7 +81,7 @@ fn a_broker_that_has_gone_silent_is_left_one_and_a_half_keep_alives_after_its_la
     assert_eq!(exchange.wakes_at(), heard + MINUTE * 3 / 2);
     let refusal = exchange.on_time(heard + MINUTE * 3 / 2).unwrap_err();
     assert!(refusal.reason.contains("no answer to a ping within 30 s"), "{}", refusal.reason);
-    assert!(!refusal.is_lasting);
+    assert_eq!(refusal.ending, Ending::Passing);
 }
 
 #[test]
@@ -209,6 +214,109 @@ fn half_a_packet_is_waited_for() {
     assert!(exchange.read(&mut bytes).unwrap().is_none());
     bytes.extend_from_slice(&PONG[1..]);
     assert!(exchange.read(&mut bytes).unwrap().is_some());
+}
+
+/// How an answer to CONNECT, or a DISCONNECT, ends the conversation.
+fn ending(version: Version, bytes: &[u8]) -> Ending {
+    let (mut exchange, now) = begun_in(version);
+    if bytes[0] == 0xe0 {
+        let heard = exchange.read(&mut BytesMut::from(ACCEPTED)).unwrap().unwrap();
+        exchange.hear(heard, now).unwrap();
+    }
+    let heard = exchange.read(&mut BytesMut::from(bytes)).unwrap().unwrap();
+    exchange.hear(heard, now).unwrap_err().ending
+}
+
+#[test]
+fn a_refusal_says_how_long_to_wait() {
+    for (code, wanted) in [
+        (0x86, Ending::Lasting),
+        (0x87, Ending::Lasting),
+        (0x89, Ending::Lasting),
+        (0x8a, Ending::Lasting),
+        (0x97, Ending::Lasting),
+        (0x9f, Ending::Lasting),
+        (0x80, Ending::Passing),
+        (0x88, Ending::Passing),
+        (0x84, Ending::OtherVersion),
+    ] {
+        assert_eq!(ending(Version::V5, &[0x20, 3, 0, code, 0]), wanted, "CONNACK {code:x}");
+    }
+    for (code, wanted) in [
+        (0x89, Ending::Lasting),
+        (0x8e, Ending::Lasting),
+        (0x97, Ending::Lasting),
+        (0x00, Ending::Passing),
+        (0x8b, Ending::Passing),
+        (0x8d, Ending::Passing),
+    ] {
+        assert_eq!(ending(Version::V5, &[0xe0, 2, code, 0]), wanted, "DISCONNECT {code:x}");
+    }
+    assert_eq!(ending(Version::V5, &[0xe0, 0]), Ending::Passing);
+    for (code, wanted) in [
+        (1, Ending::OtherVersion),
+        (2, Ending::Lasting),
+        (3, Ending::Passing),
+        (4, Ending::Lasting),
+        (5, Ending::Lasting),
+    ] {
+        assert_eq!(ending(Version::V4, &[0x20, 2, 0, code]), wanted, "CONNACK of 3.1.1, {code}");
+    }
+}
+
+#[test]
+fn whoever_answers_mqtt_5_as_3_1_1_does_speaks_no_5() {
+    for code in 0..6 {
+        assert_eq!(ending(Version::V5, &[0x20, 2, 0, code]), Ending::OtherVersion);
+    }
+}
+
+#[test]
+fn a_reference_to_another_server_comes_with_how_long_it_is_for() {
+    let elsewhere = |servers: Option<&str>, is_lasting| {
+        Ending::Elsewhere(Reference { servers: servers.map(str::to_owned), is_lasting })
+    };
+    for (code, is_lasting) in [(0x9c, false), (0x9d, true)] {
+        assert_eq!(ending(Version::V5, &[0x20, 3, 0, code, 0]), elsewhere(None, is_lasting));
+        assert_eq!(
+            ending(Version::V5, &[0x20, 7, 0, code, 4, 28, 0, 1, b'b']),
+            elsewhere(Some("b"), is_lasting)
+        );
+        assert_eq!(
+            ending(Version::V5, &[0xe0, 6, code, 4, 28, 0, 1, b'b']),
+            elsewhere(Some("b"), is_lasting)
+        );
+    }
+}
+
+#[test]
+fn a_conversation_in_3_1_1_goes_its_whole_way() {
+    let (mut exchange, now) = begun_in(Version::V4);
+    let connected = hear(&mut exchange, &[0x20, 2, 1, 0], now).unwrap();
+    let Some(LinkEvent::Connected(granted)) = connected else { panic!("{connected:?}") };
+    assert!(granted.session_present && granted.retain && granted.max_packet_bytes.is_none());
+    assert_eq!(exchange.take_out()[0], 0x82, "it subscribes");
+    hear(&mut exchange, &[0x90, 4, 0, 1, 1, 1], now).unwrap();
+    let [high, low] = publish(&mut exchange, now).to_be_bytes();
+    assert!(matches!(hear(&mut exchange, &[0x40, 2, high, low], now), Ok(Some(LinkEvent::Acknowledged))));
+    let event = hear(&mut exchange, &[0x32, 6, 0, 1, b'a', 0, 7, b'x'], now).unwrap();
+    let Some(LinkEvent::Message(message)) = event else { panic!("{event:?}") };
+    assert_eq!((message.topic.as_str(), &message.payload[..]), ("a", &b"x"[..]));
+    exchange.acknowledge(message.receipt, now).unwrap();
+    assert_eq!(exchange.take_out()[..], [0x40, 2, 0, 7]);
+    exchange.on_time(now + MINUTE).unwrap();
+    assert_eq!(exchange.take_out(), PING);
+    hear(&mut exchange, PONG, now + MINUTE).unwrap();
+    exchange.say_good_bye(now).unwrap();
+    assert_eq!(exchange.take_out()[..], [0xe0, 0]);
+}
+
+#[test]
+fn a_subscription_that_3_1_1_refuses_is_named() {
+    let (mut exchange, now) = begun_in(Version::V4);
+    hear(&mut exchange, &[0x20, 2, 0, 0], now).unwrap();
+    let reason = reason(&mut exchange, &[0x90, 4, 0, 1, 1, 0x80], now);
+    assert!(reason.contains("v/r/presence (failure): its access list must allow"), "{reason}");
 }
 
 proptest::proptest! {

@@ -1,6 +1,7 @@
 //! What a device says to its broker and what the broker means, whichever version of MQTT it is said in. What differs
 //! between the versions stands in the file of each. The packets are rumqttc's; its event loop is not used.
 
+mod v4;
 mod v5;
 
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use vigil_protocol::limits;
 
+use super::redirect::Reference;
 use super::session::{Granted, LinkOptions, Settings};
 
 /// The protocol's overhead over a payload: topic, properties, header.
@@ -29,6 +31,9 @@ pub enum Version {
     /// MQTT 5.
     #[serde(rename = "5")]
     V5,
+    /// MQTT 3.1.1.
+    #[serde(rename = "3.1.1")]
+    V4,
 }
 
 /// A message for us.
@@ -53,13 +58,27 @@ pub(super) enum Receipt {
     TwoSteps(u16),
 }
 
-/// Why the broker has ended a connection, or has not begun one.
+/// Why a connection has ended, or has not begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     /// For people.
     pub(super) reason: String,
-    /// Trying again soon will not help.
-    pub(super) is_lasting: bool,
+    pub(super) ending: Ending,
+}
+
+/// What the end of a connection says of the next attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing.
+    Passing,
+    /// Trying again soon will not help: the broker does not want us, or not so many.
+    Lasting,
+    /// The broker closed the connection when it heard CONNECT, without a word.
+    Silence,
+    /// The broker does not speak this version.
+    OtherVersion,
+    /// The broker sends us to another one.
+    Elsewhere(Reference),
 }
 
 /// What a packet of the broker means.
@@ -109,12 +128,13 @@ pub(super) enum Say<'a> {
 
 impl Version {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::V5];
+    pub const ALL: [Self; 2] = [Self::V5, Self::V4];
 
     /// Puts what is said behind what is there already.
     pub(super) fn write(self, say: Say<'_>, to: &mut BytesMut) -> Result<(), String> {
         match self {
             Self::V5 => v5::write(say, to),
+            Self::V4 => v4::write(say, to),
         }
     }
 
@@ -122,6 +142,7 @@ impl Version {
     pub(super) fn read(self, from: &mut BytesMut) -> Result<Option<Heard>, String> {
         match self {
             Self::V5 => v5::read(from),
+            Self::V4 => v4::read(from),
         }
     }
 }

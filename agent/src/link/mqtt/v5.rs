@@ -8,9 +8,14 @@ use rumqttc::v5::mqttbytes::v5::{
 };
 use rumqttc::v5::mqttbytes::{Error, QoS};
 
-use super::{CONTENT_TYPE, Heard, Message, Outgoing, PACKET_BYTES, RECEIVE_MAXIMUM, Receipt, Refusal, Say};
+use super::{
+    CONTENT_TYPE, Ending, Heard, Message, Outgoing, PACKET_BYTES, RECEIVE_MAXIMUM, Receipt, Refusal, Say,
+};
+use crate::link::redirect::Reference;
 use crate::link::session::{Granted, LinkOptions, Settings};
 
+/// The CONNACK of MQTT 3.1.1 has no properties: whoever answers so does not speak 5 (section 3.2, both).
+const CONNACK_OF_3_1_1: [u8; 2] = [0x20, 2];
 /// DISCONNECT without a reason code is the normal one (section 3.14.2.1); rumqttc does not read it.
 const BARE_DISCONNECT: [u8; 2] = [0xe0, 0];
 
@@ -79,7 +84,13 @@ fn publish(outgoing: Outgoing) -> Publish {
 pub(super) fn read(from: &mut BytesMut) -> Result<Option<Heard>, String> {
     if from.starts_with(&BARE_DISCONNECT) {
         from.advance(BARE_DISCONNECT.len());
-        return Ok(Some(Heard::Ended(disconnected(DisconnectReasonCode::NormalDisconnection))));
+        let bare = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
+        return Ok(Some(Heard::Ended(disconnected(&bare))));
+    }
+    if from.starts_with(&CONNACK_OF_3_1_1) {
+        from.clear();
+        let reason = "the broker does not speak MQTT 5".to_owned();
+        return Ok(Some(Heard::Ended(Refusal { reason, ending: Ending::OtherVersion })));
     }
     let before = from.len();
     match Packet::read(from, Some(PACKET_BYTES as u32)) {
@@ -118,7 +129,7 @@ fn heard(packet: Packet) -> Heard {
         },
         Packet::PubRel(release) => Heard::Released { id: release.pkid },
         Packet::PingResp(_) => Heard::Pong,
-        Packet::Disconnect(disconnect) => Heard::Ended(disconnected(disconnect.reason_code)),
+        Packet::Disconnect(disconnect) => Heard::Ended(disconnected(&disconnect)),
         Packet::UnsubAck(_) => Heard::Nothing,
         Packet::PubRec(_) => Heard::Misplaced("PUBREC"),
         Packet::PubComp(_) => Heard::Misplaced("PUBCOMP"),
@@ -166,17 +177,58 @@ fn accepted(ack: &ConnAck) -> Heard {
 
 fn refused(ack: &ConnAck) -> Refusal {
     use ConnectReturnCode as Code;
-    let is_lasting = matches!(
-        ack.code,
-        Code::NotAuthorized
-            | Code::BadUserNamePassword
-            | Code::BadClientId
-            | Code::ClientIdentifierNotValid
-            | Code::Banned
-    );
-    Refusal { reason: format!("the broker refused the connection: {:?}", ack.code), is_lasting }
+    let servers = || ack.properties.as_ref().and_then(|properties| properties.server_reference.clone());
+    let ending = match ack.code {
+        Code::UseAnotherServer => Ending::Elsewhere(Reference { servers: servers(), is_lasting: false }),
+        Code::ServerMoved => Ending::Elsewhere(Reference { servers: servers(), is_lasting: true }),
+        Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion => Ending::OtherVersion,
+        Code::Success
+        | Code::UnspecifiedError
+        | Code::ImplementationSpecificError
+        | Code::ServiceUnavailable
+        | Code::ServerUnavailable => Ending::Passing,
+        // Who we are, what we ask for, or how often: the same again is refused again.
+        Code::BadClientId
+        | Code::MalformedPacket
+        | Code::ProtocolError
+        | Code::ClientIdentifierNotValid
+        | Code::BadUserNamePassword
+        | Code::NotAuthorized
+        | Code::ServerBusy
+        | Code::Banned
+        | Code::BadAuthenticationMethod
+        | Code::TopicNameInvalid
+        | Code::PacketTooLarge
+        | Code::QuotaExceeded
+        | Code::PayloadFormatInvalid
+        | Code::RetainNotSupported
+        | Code::QoSNotSupported
+        | Code::ConnectionRateExceeded => Ending::Lasting,
+    };
+    Refusal { reason: format!("the broker refused the connection: {:?}", ack.code), ending }
 }
 
-fn disconnected(code: DisconnectReasonCode) -> Refusal {
-    Refusal { reason: format!("the broker disconnected: {code:?}"), is_lasting: false }
+fn disconnected(disconnect: &Disconnect) -> Refusal {
+    use DisconnectReasonCode as Code;
+    let servers =
+        || disconnect.properties.as_ref().and_then(|properties| properties.server_reference.clone());
+    let ending = match disconnect.reason_code {
+        Code::UseAnotherServer => Ending::Elsewhere(Reference { servers: servers(), is_lasting: false }),
+        Code::ServerMoved => Ending::Elsewhere(Reference { servers: servers(), is_lasting: true }),
+        Code::NormalDisconnection
+        | Code::DisconnectWithWillMessage
+        | Code::UnspecifiedError
+        | Code::ImplementationSpecificError
+        | Code::ServerShuttingDown
+        | Code::KeepAliveTimeout
+        | Code::MaximumConnectTime => Ending::Passing,
+        _ => Ending::Lasting,
+    };
+    let advice = match disconnect.reason_code {
+        Code::SessionTakenOver => {
+            ": another client has connected with this device's id, which must be unique"
+        }
+        _ => "",
+    };
+    Refusal { reason: format!("the broker disconnected: {:?}{advice}", disconnect.reason_code), ending }
 }
