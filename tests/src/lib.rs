@@ -13,6 +13,7 @@ pub mod image;
 pub mod machine;
 pub mod pki;
 pub mod process;
+pub mod proxy;
 pub mod room;
 pub mod vendor;
 

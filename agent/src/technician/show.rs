@@ -76,7 +76,13 @@ pub fn status(value: &Value) -> (String, bool) {
     );
     line(&mut out, "device key", clean(text(value, "/device_key")));
     let broker = if connected {
-        format!("{} since {}", painted(GOOD, "connected"), clean(text(value, "/broker/since")))
+        let since = clean(text(value, "/broker/since"));
+        let sent_to = match text(value, "/broker/sent_to") {
+            "" => String::new(),
+            place => format!(", which sent us to {}", clean(place)),
+        };
+        let mqtt = clean(text(value, "/broker/mqtt"));
+        format!("{} in MQTT {mqtt} since {since}{sent_to}", painted(GOOD, "connected"))
     } else {
         format!("{} {}", painted(BAD, "not connected"), clean(text(value, "/broker/last_error")))
     };

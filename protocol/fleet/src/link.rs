@@ -1,14 +1,18 @@
-//! One connection to the broker. Everything that waits does so with a deadline.
+//! One connection to the broker, in MQTT 5 or, where it has no 5, in 3.1.1. Everything that waits does so with a deadline.
+
+mod v4;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use rumqttc::v5::mqttbytes::Error as PacketError;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    Filter, Packet, PubAckReason, PublishProperties, RetainForwardRule, SubscribeReasonCode,
+    ConnectReturnCode, Filter, Packet, PubAckReason, PublishProperties, RetainForwardRule,
+    SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, ConnectionError, Event as MqttEvent, EventLoop, MqttOptions};
-use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event as MqttEvent, EventLoop, MqttOptions, StateError};
+use rumqttc::{NetworkOptions, SubscribeFilter, TlsConfiguration, Transport};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use vigil_protocol::limits;
@@ -17,8 +21,9 @@ use crate::failure::Failure;
 use crate::settings::{Broker, Layer};
 use crate::tls;
 
-/// Topic, properties and header of a packet.
-const PACKET_OVERHEAD: u32 = 4096;
+/// The largest packet that is taken: payload, topic, properties and header.
+const PACKET_BYTES: u32 = 2 * limits::PAYLOAD_BYTES as u32 + 4096;
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(15);
 const PASSWORD_BYTES: u64 = 4096;
@@ -38,13 +43,23 @@ enum Event {
     Connected,
     Message(Message),
     Subscribed(bool),
-    Published(PubAckReason),
-    Closed(String),
+    /// With the reason, if the broker does not take it.
+    Published(Option<String>),
+    Closed {
+        why: String,
+        /// It may speak 3.1.1.
+        speaks_no_5: bool,
+    },
+}
+
+enum Client {
+    V5(AsyncClient),
+    V4(rumqttc::AsyncClient),
 }
 
 /// A connection that is up.
 pub struct Link {
-    client: AsyncClient,
+    client: Client,
     events: mpsc::Receiver<Event>,
     early: VecDeque<Message>,
     early_bytes: usize,
@@ -54,7 +69,10 @@ pub struct Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        let _ = self.client.try_disconnect();
+        match &self.client {
+            Client::V5(client) => drop(client.try_disconnect()),
+            Client::V4(client) => drop(client.try_disconnect()),
+        }
         self.task.abort();
     }
 }
@@ -62,34 +80,75 @@ impl Drop for Link {
 impl Link {
     /// Connects, as a client that the broker forgets when it goes.
     pub async fn open(settings: &Layer) -> Result<Self, Failure> {
-        let broker = settings.broker()?;
-        let name = format!("{}:{}", broker.host, broker.port);
-        let (client, event_loop) = AsyncClient::new(options(settings, broker)?, 16);
+        let (client, event_loop) = AsyncClient::new(options(settings)?, 16);
         let (sender, events) = mpsc::channel(64);
         let task = tokio::spawn(run(event_loop, sender));
-        let mut link = Self { client, events, early: VecDeque::new(), early_bytes: 0, task, name };
-        match link.event(Instant::now() + CONNECT_TIMEOUT).await? {
-            Some(Event::Connected) => Ok(link),
-            _ => Err(Failure::Unreachable(format!(
-                "no answer from {} within {} s: is the address right, and not filtered?",
-                link.name,
-                CONNECT_TIMEOUT.as_secs()
-            ))),
+        let link = Self::new(settings, Client::V5(client), events, task)?;
+        let (failure, speaks_no_5) = match link.up().await {
+            Ok(link) => return Ok(link),
+            Err(refusal) => refusal,
+        };
+        if !speaks_no_5 {
+            return Err(failure);
+        }
+        let (client, event_loop) = rumqttc::AsyncClient::new(v4::options(settings)?, 16);
+        let (sender, events) = mpsc::channel(64);
+        let task = tokio::spawn(v4::run(event_loop, sender));
+        // If it does not speak that either, the first reason is the better one.
+        Self::new(settings, Client::V4(client), events, task)?.up().await.map_err(|_| failure)
+    }
+
+    fn new(
+        settings: &Layer,
+        client: Client,
+        events: mpsc::Receiver<Event>,
+        task: tokio::task::JoinHandle<()>,
+    ) -> Result<Self, Failure> {
+        let broker = settings.broker()?;
+        let name = format!("{}:{}", broker.host, broker.port);
+        Ok(Self { client, events, early: VecDeque::new(), early_bytes: 0, task, name })
+    }
+
+    /// Waits until it is up, or for the reason why not, and whether that may be the version.
+    async fn up(mut self) -> Result<Self, (Failure, bool)> {
+        match timeout_at(Instant::now() + CONNECT_TIMEOUT, self.events.recv()).await {
+            Ok(Some(Event::Connected)) => Ok(self),
+            Ok(Some(Event::Closed { why, speaks_no_5 })) => {
+                Err((Failure::Unreachable(format!("{}: {why}", self.name)), speaks_no_5))
+            }
+            _ => {
+                let failure = Failure::Unreachable(format!(
+                    "no answer from {} within {} s: is the address right, and not filtered?",
+                    self.name,
+                    CONNECT_TIMEOUT.as_secs()
+                ));
+                Err((failure, false))
+            }
         }
     }
 
     /// Subscribes, and waits until the broker has granted it.
     pub async fn subscribe(&mut self, filters: &[String]) -> Result<(), Failure> {
-        let wanted = filters.iter().map(|filter| {
-            let mut wanted = Filter::new(filter.clone(), QoS::AtLeastOnce);
-            // MQTT 5 (4.8.2) has no retained messages on a shared subscription; brokers that send them send each of the
-            // sharers the same.
-            if filter.starts_with("$share/") {
-                wanted.retain_forward_rule = RetainForwardRule::Never;
+        match &self.client {
+            Client::V5(client) => {
+                let wanted = filters.iter().map(|filter| {
+                    let mut wanted = Filter::new(filter.clone(), QoS::AtLeastOnce);
+                    // MQTT 5 (4.8.2) has no retained messages on a shared subscription; brokers that send them send each
+                    // of the sharers the same.
+                    if filter.starts_with("$share/") {
+                        wanted.retain_forward_rule = RetainForwardRule::Never;
+                    }
+                    wanted
+                });
+                client.try_subscribe_many(wanted).map_err(|error| Failure::Unreachable(error.to_string()))?;
             }
-            wanted
-        });
-        self.client.try_subscribe_many(wanted).map_err(|error| Failure::Unreachable(error.to_string()))?;
+            Client::V4(client) => {
+                let wanted = filters
+                    .iter()
+                    .map(|filter| SubscribeFilter::new(filter.clone(), rumqttc::QoS::AtLeastOnce));
+                client.try_subscribe_many(wanted).map_err(|error| Failure::Unreachable(error.to_string()))?;
+            }
+        }
         let deadline = Instant::now() + ACKNOWLEDGE_TIMEOUT;
         while let Some(event) = self.event(deadline).await? {
             match event {
@@ -109,23 +168,29 @@ impl Link {
 
     /// Publishes at least once, not retained, and waits until the broker has it.
     pub async fn publish(&mut self, topic: &str, payload: Vec<u8>, expiry: Duration) -> Result<(), Failure> {
-        let properties = PublishProperties {
-            content_type: Some("application/json".to_owned()),
-            message_expiry_interval: Some(expiry.as_secs().clamp(1, u64::from(u32::MAX)) as u32),
-            ..PublishProperties::default()
-        };
-        self.client
-            .try_publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties)
-            .map_err(|error| Failure::Unreachable(error.to_string()))?;
+        match &self.client {
+            Client::V5(client) => {
+                let properties = PublishProperties {
+                    content_type: Some("application/json".to_owned()),
+                    message_expiry_interval: Some(expiry.as_secs().clamp(1, u64::from(u32::MAX)) as u32),
+                    ..PublishProperties::default()
+                };
+                client
+                    .try_publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties)
+                    .map_err(|error| Failure::Unreachable(error.to_string()))?;
+            }
+            // The expiry is in the signed command as well, and only that one counts.
+            Client::V4(client) => client
+                .try_publish(topic, rumqttc::QoS::AtLeastOnce, false, payload)
+                .map_err(|error| Failure::Unreachable(error.to_string()))?,
+        }
         let deadline = Instant::now() + ACKNOWLEDGE_TIMEOUT;
         while let Some(event) = self.event(deadline).await? {
             match event {
-                Event::Published(PubAckReason::Success | PubAckReason::NoMatchingSubscribers) => {
-                    return Ok(());
-                }
-                Event::Published(reason) => {
+                Event::Published(None) => return Ok(()),
+                Event::Published(Some(reason)) => {
                     return Err(Failure::Failed(format!(
-                        "the broker refused the message to {topic} ({reason:?}); its access list must let this \
+                        "the broker refused the message to {topic} ({reason}); its access list must let this \
                          operator write there"
                     )));
                 }
@@ -163,32 +228,38 @@ impl Link {
         let gone = |why: &str| Failure::Unreachable(format!("{}: {why}", self.name));
         match timeout_at(deadline, self.events.recv()).await {
             Err(_) => Ok(None),
-            Ok(Some(Event::Closed(why))) => Err(gone(&why)),
+            Ok(Some(Event::Closed { why, .. })) => Err(gone(&why)),
             Ok(Some(event)) => Ok(Some(event)),
             Ok(None) => Err(gone("the connection is gone")),
         }
     }
 }
 
-fn options(settings: &Layer, broker: Broker) -> Result<MqttOptions, Failure> {
+fn client_id() -> Result<String, Failure> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|error| Failure::Failed(format!("no random bytes: {error}")))?;
-    let id = format!("fleet-{}", data_encoding::HEXLOWER.encode(&random));
-    let mut mqtt = MqttOptions::new(id, broker.host, broker.port);
+    Ok(format!("fleet-{}", data_encoding::HEXLOWER.encode(&random)))
+}
+
+fn network() -> NetworkOptions {
     let mut network = NetworkOptions::new();
     // Small packets in both directions: without this, one waits 40 ms for the acknowledgement of another.
     network.set_tcp_nodelay(true);
-    mqtt.set_network_options(network);
-    mqtt.set_keep_alive(Duration::from_secs(30))
-        .set_clean_start(true)
-        .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
-        // What is larger, the broker keeps from us (MQTT 5, 3.1.2.11.4).
-        .set_max_packet_size(Some(2 * limits::PAYLOAD_BYTES as u32 + PACKET_OVERHEAD));
-    if broker.tls {
-        let identity = settings.cert.as_deref().zip(settings.key.as_deref());
-        let tls = tls::client(settings.ca.as_deref(), identity)?;
-        mqtt.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls)));
+    network.set_connection_timeout(CONNECT_TIMEOUT.as_secs());
+    network
+}
+
+fn transport(settings: &Layer, broker: &Broker) -> Result<Transport, Failure> {
+    if !broker.tls {
+        return Ok(Transport::Tcp);
     }
+    let identity = settings.cert.as_deref().zip(settings.key.as_deref());
+    let tls = tls::client(settings.ca.as_deref(), identity)?;
+    Ok(Transport::Tls(TlsConfiguration::Rustls(tls)))
+}
+
+fn login(settings: &Layer) -> Result<Option<(String, String)>, Failure> {
+    let Some(username) = &settings.username else { return Ok(None) };
     let password = settings.password_file.as_deref().map(|path| {
         vigil_durable::read_bounded(path, PASSWORD_BYTES)
             .and_then(|bytes| bytes.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
@@ -196,8 +267,22 @@ fn options(settings: &Layer, broker: Broker) -> Result<MqttOptions, Failure> {
             .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
     });
     let password = password.transpose()?.unwrap_or_default();
-    if let Some(username) = &settings.username {
-        mqtt.set_credentials(username, password.trim_end_matches(['\r', '\n']));
+    Ok(Some((username.clone(), password.trim_end_matches(['\r', '\n']).to_owned())))
+}
+
+fn options(settings: &Layer) -> Result<MqttOptions, Failure> {
+    let broker = settings.broker()?;
+    let transport = transport(settings, &broker)?;
+    let mut mqtt = MqttOptions::new(client_id()?, broker.host, broker.port);
+    mqtt.set_network_options(network());
+    mqtt.set_keep_alive(KEEP_ALIVE)
+        .set_clean_start(true)
+        .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
+        // What is larger, the broker keeps from us (MQTT 5, 3.1.2.11.4).
+        .set_max_packet_size(Some(PACKET_BYTES))
+        .set_transport(transport);
+    if let Some((username, password)) = login(settings)? {
+        mqtt.set_credentials(username, password);
     }
     Ok(mqtt)
 }
@@ -215,16 +300,37 @@ async fn run(mut event_loop: EventLoop, events: mpsc::Sender<Event>) {
             Ok(MqttEvent::Incoming(Packet::SubAck(ack))) => Event::Subscribed(
                 ack.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_))),
             ),
-            Ok(MqttEvent::Incoming(Packet::PubAck(ack))) => Event::Published(ack.reason),
+            Ok(MqttEvent::Incoming(Packet::PubAck(ack))) => Event::Published(match ack.reason {
+                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+                reason => Some(format!("{reason:?}")),
+            }),
             Ok(_) => continue,
             Err(error) => {
-                let _ = events.send(Event::Closed(explain(&error))).await;
+                let closed = Event::Closed { why: explain(&error), speaks_no_5: speaks_no_5(&error) };
+                let _ = events.send(closed).await;
                 return;
             }
         };
         if events.send(event).await.is_err() {
             return;
         }
+    }
+}
+
+/// Whether it is how a broker that has only 3.1.1 answers: by name, with the CONNACK of its own version, or by hanging up.
+fn speaks_no_5(error: &ConnectionError) -> bool {
+    use ConnectReturnCode::{RefusedProtocolVersion, UnsupportedProtocolVersion};
+    match error {
+        ConnectionError::ConnectionRefused(code) => {
+            matches!(code, UnsupportedProtocolVersion | RefusedProtocolVersion)
+        }
+        ConnectionError::MqttState(StateError::ConnectionAborted) => true,
+        ConnectionError::MqttState(StateError::Deserialization(error)) => match error {
+            PacketError::InvalidConnectReturnCode(code) => *code == 1,
+            PacketError::Io(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+            _ => false,
+        },
+        _ => false,
     }
 }
 

@@ -27,6 +27,12 @@ struct Arguments {
     /// The authority of its certificate
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// The version that the device must end up with: "3.1.1" is also what it is told to speak
+    #[arg(long, value_name = "VERSION", default_value = "5")]
+    mqtt: String,
+    /// Let the device find the version out
+    #[arg(long)]
+    auto: bool,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -37,20 +43,24 @@ fn main() -> anyhow::Result<()> {
     if let Some(directory) = arguments.pki {
         return Pki::new(&directory)?.server().map(drop);
     }
-    try_out(&arguments.broker.context("one of --broker, --rumqttd and --pki; see --help")?, arguments.ca)
+    let broker = arguments.broker.context("one of --broker, --rumqttd and --pki; see --help")?;
+    try_out(&broker, arguments.ca, &arguments.mqtt, arguments.auto)
 }
 
-fn try_out(broker: &str, ca: Option<PathBuf>) -> anyhow::Result<()> {
+fn try_out(broker: &str, ca: Option<PathBuf>, mqtt: &str, auto: bool) -> anyhow::Result<()> {
     let mut room = Room::elsewhere(|options| {
         let authority = ca.as_ref().map(|ca| format!("ca_file = {ca:?}\n")).unwrap_or_default();
         options.broker = format!(
-            "url = {broker:?}\nallow_plaintext = true\n{authority}keep_alive = \"10s\"\nfleet_size = 1\n"
+            "url = {broker:?}\nallow_plaintext = true\n{authority}keep_alive = \"10s\"\nfleet_size = 1\nmqtt_version = {:?}\n",
+            if auto { "auto" } else { mqtt }
         );
         // A common name that the broker has no authority for is none of its business.
         options.broker.push_str("client_cert_file = \"/nonexistent\"\n");
     })?;
     room.device.power_on()?;
     room.wait_ready()?;
+    let spoken = &room.status()?["broker"]["mqtt"];
+    ensure!(spoken == mqtt, "the device speaks {spoken}");
     let fleet = |arguments: &[&str]| -> anyhow::Result<()> {
         let mut command = Command::new(vigil_tests::binaries()?.join("vigil-fleet"));
         command.args(arguments).args(["--allow-plaintext", "--broker", broker, "--tenant", TENANT]);

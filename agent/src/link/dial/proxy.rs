@@ -99,10 +99,16 @@ fn is_lasting(status: StatusCode) -> bool {
 fn refusal(status: StatusCode, proxy: &Proxy, target: &str) -> String {
     let named_in = proxy.named_in;
     match status {
-        StatusCode::PROXY_AUTHENTICATION_REQUIRED if proxy.authorization.is_some() => format!(
-            "does not take the credentials (407): correct broker.proxy_username and broker.proxy_password_file, or those \
-             in {named_in}"
-        ),
+        // tinyproxy answers wrong ones with 401.
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED
+            if proxy.authorization.is_some() =>
+        {
+            format!(
+                "does not take the credentials ({}): correct broker.proxy_username and broker.proxy_password_file, or those \
+                 in {named_in}",
+                status.as_u16()
+            )
+        }
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => "wants credentials (407): set broker.proxy, \
              broker.proxy_username and broker.proxy_password_file"
             .to_owned(),
@@ -166,6 +172,7 @@ mod tests {
         for (status, proxy, what) in [
             (407, &open, "set broker.proxy, broker.proxy_username and broker.proxy_password_file"),
             (407, &known, "correct broker.proxy_username"),
+            (401, &known, "correct broker.proxy_username"),
             (403, &open, "must allow CONNECT to this host and port"),
             (503, &open, "does it reach the broker?"),
             (404, &open, "is broker.proxy an HTTP proxy?"),
