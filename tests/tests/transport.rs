@@ -155,6 +155,13 @@ fn a_device_reaches_its_broker_in_a_websocket_with_tls_and_through_a_proxy() {
 }
 
 #[test]
+fn a_broker_that_wants_a_certificate_says_so_after_the_handshake_and_is_understood() {
+    let mut room = room("client_cert_file = \"/nonexistent\"\n");
+    room.device.power_on().unwrap();
+    failure(&room, "see broker.client_cert_file");
+}
+
+#[test]
 fn a_device_speaks_3_1_1_where_it_is_told_to() {
     let mut room = room("mqtt_version = \"3.1.1\"\n");
     room.device.power_on().unwrap();

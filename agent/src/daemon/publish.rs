@@ -181,6 +181,7 @@ impl Daemon {
         if let Some(since) = self.link.up_since.take() {
             let has_lasted = self.backoff.lasted(since.elapsed());
             self.redirects.ended(has_lasted);
+            self.fallback.ended();
         }
         let (reason, next) = self.next_attempt(reason, &ending, was_up);
         self.connection = None;

@@ -197,12 +197,15 @@ impl Exchange {
             return Ok(());
         }
         if self.pong_by.is_some() {
-            let reason = if self.is_up {
-                format!("the broker has gone silent: no answer to a ping within {} s", self.grace().as_secs())
+            let (reason, ending) = if self.is_up {
+                let seconds = self.grace().as_secs();
+                let reason = format!("the broker has gone silent: no answer to a ping within {seconds} s");
+                (reason, Ending::Passing)
             } else {
-                "the broker does not answer CONNECT: is this the address of an MQTT broker?".to_owned()
+                let reason = "the broker does not answer CONNECT: is this the address of an MQTT broker?";
+                (reason.to_owned(), Ending::Silence)
             };
-            return Err(Refusal { reason, ending: Ending::Passing });
+            return Err(Refusal { reason, ending });
         }
         self.say(Say::Ping, now)?;
         self.pong_by = Some(now + self.grace());

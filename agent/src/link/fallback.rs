@@ -3,6 +3,9 @@
 
 use super::mqtt::Version;
 
+/// Silences in a row after which a version that was spoken is doubted: another broker may stand there.
+const TRUST: u32 = 3;
+
 /// What the configuration says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub enum VersionChoice {
@@ -25,7 +28,7 @@ pub enum Verdict {
     Spoken,
     /// It says that it does not speak this version.
     Unknown,
-    /// It has closed the connection as an answer to CONNECT, without a word.
+    /// It has said nothing to CONNECT, or has closed the connection.
     Silence,
 }
 
@@ -34,15 +37,17 @@ pub enum Verdict {
 pub struct Fallback {
     choice: VersionChoice,
     next: Version,
-    /// A connection came up in this version: silence is then no word on versions.
-    is_proven: bool,
+    /// So often silence is no word on versions: a connection came up in this one.
+    trust: u32,
+    /// It was silence that led to 3.1.1: what was silent was perhaps only busy.
+    is_guess: bool,
 }
 
 impl Fallback {
     /// Begins with 5, if that is allowed.
     pub fn new(choice: VersionChoice) -> Self {
         let next = if choice == VersionChoice::V4 { Version::V4 } else { Version::V5 };
-        Self { choice, next, is_proven: false }
+        Self { choice, next, trust: 0, is_guess: false }
     }
 
     /// What to speak.
@@ -58,17 +63,28 @@ impl Fallback {
         }
         match verdict {
             Verdict::Spoken => {
-                self.is_proven = true;
+                self.trust = TRUST;
                 false
             }
-            Verdict::Silence if self.is_proven => false,
+            Verdict::Silence if self.trust > 0 => {
+                self.trust -= 1;
+                false
+            }
             Verdict::Unknown | Verdict::Silence => {
-                // Back to 5 after each 3.1.1 that failed: what was silent was perhaps only busy.
+                // Back to 5 after each 3.1.1 that failed.
                 let was_5 = self.next == Version::V5;
                 self.next = if was_5 { Version::V4 } else { Version::V5 };
-                self.is_proven = false;
+                self.trust = 0;
+                self.is_guess = was_5 && verdict == Verdict::Silence;
                 was_5 && verdict == Verdict::Unknown
             }
+        }
+    }
+
+    /// A connection that was up has ended. A broker of which nobody knows that it has no 5 is asked for it again.
+    pub fn ended(&mut self) {
+        if self.is_guess {
+            *self = Self::new(self.choice);
         }
     }
 }
@@ -99,15 +115,31 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_was_spoken_is_kept_through_silence() {
+    fn a_version_that_was_spoken_is_kept_through_some_silence() {
         for first in [Version::V5, Version::V4] {
             let mut fallback = auto();
             if first == Version::V4 {
                 fallback.learn(Verdict::Unknown);
             }
             fallback.learn(Verdict::Spoken);
+            for _ in 0..TRUST {
+                fallback.learn(Verdict::Silence);
+                assert_eq!(fallback.version(), first);
+            }
             fallback.learn(Verdict::Silence);
-            assert_eq!(fallback.version(), first);
+            assert_ne!(fallback.version(), first, "another broker may stand there");
+        }
+    }
+
+    #[test]
+    fn a_broker_that_was_only_silent_is_asked_for_5_again_and_one_that_said_so_is_not() {
+        for (verdict, version) in [(Verdict::Silence, Version::V5), (Verdict::Unknown, Version::V4)] {
+            let mut fallback = auto();
+            fallback.learn(verdict);
+            fallback.learn(Verdict::Spoken);
+            assert_eq!(fallback.version(), Version::V4);
+            fallback.ended();
+            assert_eq!(fallback.version(), version, "{verdict:?}");
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Publication;
-use super::dial::{Dial, Step, Wire, dial};
+use super::dial::{Dial, Step, Wire, advice, dial};
 use super::exchange::Exchange;
 use super::mqtt::{Ending, Message, Outgoing, Receipt, Refusal, Say, Version};
 
@@ -196,7 +196,7 @@ async fn converse(
                 Err(error) if !exchange.is_up() && error.kind() == io::ErrorKind::ConnectionReset => {
                     return silence("reset the connection");
                 }
-                Err(error) => return lost(format!("the connection broke: {error}")),
+                Err(error) => return lost(format!("the connection broke: {error}{}", advice(&error))),
             },
             Some(ask) = asks.recv() => {
                 let now = Instant::now();

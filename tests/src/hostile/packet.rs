@@ -216,16 +216,21 @@ impl<'b> Rest<'b> {
         Ok(())
     }
 
-    /// The will of a CONNECT: after protocol, version, flags, keep-alive, properties and client id.
+    /// The will of a CONNECT: after protocol, version, flags, keep-alive, properties (none in 3.1.1) and client id.
     fn will(&mut self) -> io::Result<Publish> {
         self.bytes()?;
-        let flags = self.take(4)?[1];
-        self.skip_properties()?;
+        let head = self.take(4)?;
+        let (is_5, flags) = (head[0] == 5, head[1]);
+        if is_5 {
+            self.skip_properties()?;
+        }
         self.bytes()?;
         if flags & 4 == 0 {
             return Ok(Publish::default());
         }
-        self.skip_properties()?;
+        if is_5 {
+            self.skip_properties()?;
+        }
         let (topic, payload) = (self.text()?, self.bytes()?.to_vec());
         Ok(Publish { topic, payload, retain: true, ..Publish::default() })
     }

@@ -187,8 +187,8 @@ async fn handshake(
     Ok(Box::new(stream))
 }
 
-/// What the error of a handshake asks for.
-fn advice(error: &io::Error) -> &'static str {
+/// What the error of a handshake asks for. In TLS 1.3 the other side's refusal comes after it (RFC 8446, section 2).
+pub(super) fn advice(error: &io::Error) -> &'static str {
     use rustls::AlertDescription as Alert;
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(rustls::Error::InvalidCertificate(why)) => match why {
@@ -207,8 +207,15 @@ fn advice(error: &io::Error) -> &'static str {
             "; it speaks no protocol that broker.alpn names"
         }
         Some(rustls::Error::AlertReceived(
-            Alert::CertificateRequired | Alert::HandshakeFailure | Alert::BadCertificate,
-        )) => "; it may want this device's certificate: see broker.client_cert_file",
+            Alert::CertificateRequired
+            | Alert::HandshakeFailure
+            | Alert::BadCertificate
+            | Alert::CertificateUnknown
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::UnknownCA
+            | Alert::AccessDenied,
+        )) => "; it wants a certificate of this device that it knows: see broker.client_cert_file",
         _ => "",
     }
 }

@@ -117,7 +117,9 @@ fn a_broker_cannot_put_pings_off_or_turn_them_off() {
 #[test]
 fn no_answer_to_connect_ends_the_attempt() {
     let (mut exchange, now) = begun();
-    assert!(exchange.on_time(now + MINUTE).unwrap_err().reason.contains("does not answer CONNECT"));
+    let refusal = exchange.on_time(now + MINUTE).unwrap_err();
+    assert!(refusal.reason.contains("does not answer CONNECT"));
+    assert_eq!(refusal.ending, Ending::Silence, "it may not know the version");
 }
 
 #[test]
@@ -269,6 +271,8 @@ fn whoever_answers_mqtt_5_as_3_1_1_does_speaks_no_5() {
     for code in 0..6 {
         assert_eq!(ending(Version::V5, &[0x20, 2, 0, code]), Ending::OtherVersion);
     }
+    assert_eq!(ending(Version::V4, ACCEPTED), Ending::OtherVersion);
+    assert_eq!(ending(Version::V4, &[0x20, 3, 0, 0x84, 0]), Ending::OtherVersion);
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub enum Ending {
     Passing,
     /// Trying again soon will not help: the broker does not want us, or not so many.
     Lasting,
-    /// The broker closed the connection when it heard CONNECT, without a word.
+    /// The broker has said nothing to CONNECT, or has closed the connection.
     Silence,
     /// The broker does not speak this version.
     OtherVersion,

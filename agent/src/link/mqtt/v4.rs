@@ -11,6 +11,9 @@ use rumqttc::mqttbytes::{Error, QoS};
 use super::{Ending, Heard, Message, Outgoing, PACKET_BYTES, Receipt, Refusal, Say};
 use crate::link::session::{Granted, LinkOptions, Settings};
 
+/// CONNACK and its length; with another one it is that of MQTT 5 (section 3.2, both), which rumqttc would take for it.
+const CONNACK: [u8; 2] = [0x20, 2];
+
 pub(super) fn write(say: Say<'_>, to: &mut BytesMut) -> Result<(), String> {
     let packet = match say {
         Say::Connect(options, settings) => Packet::Connect(connect(options, settings)),
@@ -57,6 +60,11 @@ fn publish(outgoing: Outgoing) -> Publish {
 }
 
 pub(super) fn read(from: &mut BytesMut) -> Result<Option<Heard>, String> {
+    if from.len() >= CONNACK.len() && from[0] == CONNACK[0] && from[1] != CONNACK[1] {
+        from.clear();
+        let reason = "the broker answers in another version than 3.1.1".to_owned();
+        return Ok(Some(Heard::Ended(Refusal { reason, ending: Ending::OtherVersion })));
+    }
     let before = from.len();
     match Packet::read(from, PACKET_BYTES) {
         Ok(packet) => Ok(Some(heard(packet))),
