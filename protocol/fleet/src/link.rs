@@ -25,6 +25,7 @@ use crate::tls;
 const PACKET_BYTES: u32 = 2 * limits::PAYLOAD_BYTES as u32 + 4096;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_secs(3);
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(15);
 const PASSWORD_BYTES: u64 = 4096;
 /// Bytes of messages that may come before the broker answers; with more, the connection is given up.
@@ -84,7 +85,7 @@ impl Link {
         let (sender, events) = mpsc::channel(64);
         let task = tokio::spawn(run(event_loop, sender));
         let link = Self::new(settings, Client::V5(client), events, task)?;
-        let (failure, speaks_no_5) = match link.up().await {
+        let (failure, speaks_no_5) = match link.up(settings).await {
             Ok(link) => return Ok(link),
             Err(refusal) => refusal,
         };
@@ -95,7 +96,7 @@ impl Link {
         let (sender, events) = mpsc::channel(64);
         let task = tokio::spawn(v4::run(event_loop, sender));
         // If it does not speak that either, the first reason is the better one.
-        Self::new(settings, Client::V4(client), events, task)?.up().await.map_err(|_| failure)
+        Self::new(settings, Client::V4(client), events, task)?.up(settings).await.map_err(|_| failure)
     }
 
     fn new(
@@ -110,7 +111,7 @@ impl Link {
     }
 
     /// Waits until it is up, or for the reason why not, and whether that may be the version.
-    async fn up(mut self) -> Result<Self, (Failure, bool)> {
+    async fn up(mut self, settings: &Layer) -> Result<Self, (Failure, bool)> {
         match timeout_at(Instant::now() + CONNECT_TIMEOUT, self.events.recv()).await {
             Ok(Some(Event::Connected)) => Ok(self),
             Ok(Some(Event::Closed { why, speaks_no_5 })) => {
@@ -122,7 +123,7 @@ impl Link {
                     self.name,
                     CONNECT_TIMEOUT.as_secs()
                 ));
-                Err((failure, false))
+                Err((failure, listens(settings).await))
             }
         }
     }
@@ -233,6 +234,13 @@ impl Link {
             Ok(None) => Err(gone("the connection is gone")),
         }
     }
+}
+
+/// Whether somebody is there at all. Some brokers without MQTT 5 answer its CONNECT with nothing, or with half a packet.
+async fn listens(settings: &Layer) -> bool {
+    let Ok(broker) = settings.broker() else { return false };
+    let connected = tokio::net::TcpStream::connect((broker.host.as_str(), broker.port));
+    matches!(timeout_at(Instant::now() + LOOK, connected).await, Ok(Ok(_)))
 }
 
 fn client_id() -> Result<String, Failure> {
