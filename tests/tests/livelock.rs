@@ -1,6 +1,6 @@
 //! The livelock of bytebeamio/rumqtt#1056: a client whose event loop outlives its session stops to publish when the broker
 //! loses the session while a publication waits behind one with the same packet id. The bare client has it; the device,
-//! which makes a client for each connection and keeps what it must say itself, has not.
+//! whose conversation begins anew with each connection and which keeps what it must say itself, has not.
 
 use std::time::Duration;
 

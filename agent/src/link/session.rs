@@ -187,17 +187,9 @@ async fn converse(
             }
         }
         let done = tokio::select! {
-            // What has come is looked at first: it may be the sign of life that the timer misses.
+            // The daemon's few words first, so that a flood does not hold them up; the timer last, for what has come may be
+            // the sign of life that it misses.
             biased;
-            read = wire.read(&mut came) => match read {
-                Ok(0) if !exchange.is_up() => return silence("closed the connection"),
-                Ok(0) => return lost("the broker closed the connection".to_owned()),
-                Ok(_) => hear(&mut exchange, &mut came, events).await,
-                Err(error) if !exchange.is_up() && error.kind() == io::ErrorKind::ConnectionReset => {
-                    return silence("reset the connection");
-                }
-                Err(error) => return lost(format!("the connection broke: {error}{}", advice(&error))),
-            },
             Some(ask) = asks.recv() => {
                 let now = Instant::now();
                 match ask {
@@ -209,6 +201,18 @@ async fn converse(
                     }
                 }
             }
+            read = wire.read(&mut came) => match read {
+                Ok(0) if !exchange.is_up() => return silence("closed the connection"),
+                Ok(0) => return lost("the broker closed the connection".to_owned()),
+                Ok(_) => match hear(&mut exchange, &mut came, events).await {
+                    Ok(()) => exchange.on_time(Instant::now()),
+                    refused => refused,
+                },
+                Err(error) if !exchange.is_up() && error.kind() == io::ErrorKind::ConnectionReset => {
+                    return silence("reset the connection");
+                }
+                Err(error) => return lost(format!("the connection broke: {error}{}", advice(&error))),
+            },
             () = sleep_until(exchange.wakes_at()) => exchange.on_time(Instant::now()),
         };
         if let Err(refusal) = done {
