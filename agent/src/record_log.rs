@@ -13,6 +13,8 @@ use std::path::Path;
 
 use vigil_durable::crash_point;
 
+use crate::link::flash::blocks_between;
+
 const MAGIC: [u8; 4] = *b"VRL1";
 const HEADER: usize = 16;
 
@@ -24,6 +26,7 @@ pub struct RecordLog {
     size: usize,
     generation: u32,
     end: usize,
+    written: u64,
 }
 
 /// What a file held.
@@ -68,7 +71,7 @@ impl RecordLog {
         }
         let (records, end) = read(&bytes);
         let generation = records.generation.unwrap_or(0);
-        Ok((Self { file, point, size, generation, end }, records))
+        Ok((Self { file, point, size, generation, end, written: 0 }, records))
     }
 
     /// Appends a record. `Ok(false)` when there is no room for it: fold, begin the next generation, and try again.
@@ -84,6 +87,7 @@ impl RecordLog {
         record.extend_from_slice(&checksum(self.generation, payload).to_le_bytes());
         record.extend_from_slice(payload);
         record.resize(length, 0);
+        self.written += self.cost(payload.len());
         crash_point(self.point, "before");
         self.file.write_all_at(&record, self.end as u64)?;
         if durability == Durability::Flushed {
@@ -92,6 +96,18 @@ impl RecordLog {
         crash_point(self.point, "after");
         self.end += length;
         Ok(true)
+    }
+
+    /// What the flash writes for a record with a payload of so many bytes, in whole blocks. A lazy one costs as much: the
+    /// kernel writes it some time later.
+    pub fn cost(&self, payload: usize) -> u64 {
+        let end = self.end + (HEADER + payload).next_multiple_of(8);
+        blocks_between(self.end as u64, end as u64)
+    }
+
+    /// What the flash has written for all records since this was asked last.
+    pub fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
     }
 
     /// From here on records are of `generation`, from the beginning of the file. What it held counts no more.

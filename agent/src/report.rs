@@ -31,6 +31,7 @@ pub struct Numbers {
     session: u64,
     used: bool,
     count: u64,
+    written: u64,
 }
 
 impl Numbers {
@@ -43,7 +44,8 @@ impl Numbers {
             // Unknown, but not below what it was: one a second is more than any device makes.
             Loaded::Damaged(finding) => (now.as_second().max(0) as u64, Some(finding)),
         };
-        let mut numbers = Self { store, device: device.to_owned(), session, used: true, count: 0 };
+        let mut numbers =
+            Self { store, device: device.to_owned(), session, used: true, count: 0, written: 0 };
         numbers.begin_session()?;
         Ok((numbers, finding))
     }
@@ -51,12 +53,17 @@ impl Numbers {
     /// Takes the next session's number, durably, unless the present one was never used.
     pub fn begin_session(&mut self) -> io::Result<()> {
         if self.used {
-            self.store.save(&Counter { session: self.session + 1 })?;
+            self.written += self.store.save(&Counter { session: self.session + 1 })?;
             self.session += 1;
             self.count = 0;
             self.used = false;
         }
         Ok(())
+    }
+
+    /// What the flash has written since this was asked last.
+    pub fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
     }
 
     /// The session's number was seen by the broker.

@@ -7,6 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vigil_durable::Mode;
 
+use crate::link::flash::replacing;
+
 /// A file of one kind of content.
 #[derive(Debug)]
 pub struct Store {
@@ -56,8 +58,8 @@ impl Store {
         Ok(Loaded::Damaged(format!("{}: {why}; kept as {}", self.path.display(), aside.display())))
     }
 
-    /// Writes the file.
-    pub fn save<T: Serialize>(&self, content: &T) -> io::Result<()> {
+    /// Writes the file. Returns what the flash has written for it.
+    pub fn save<T: Serialize>(&self, content: &T) -> io::Result<u64> {
         let bytes = serde_json::to_vec(&Versioned { v: self.version, content })?;
         if bytes.len() as u64 > self.limit {
             return Err(io::Error::other(format!(
@@ -67,7 +69,8 @@ impl Store {
             )));
         }
         vigil_durable::write(self.point, &self.path, &bytes, Mode::Private)
-            .map_err(|error| named(&self.path, &error))
+            .map_err(|error| named(&self.path, &error))?;
+        Ok(replacing(bytes.len() as u64))
     }
 }
 

@@ -174,3 +174,51 @@ fn a_refresh_says_everything_again_and_too_many_commands_are_refused() {
         assert_eq!(count("dropped_full") + count("dropped_too_large"), 0, "{outbox}");
     }
 }
+
+#[test]
+fn a_diagnosis_outlives_a_kill_while_the_broker_is_away_and_the_account_balances() {
+    let mut hall = hall();
+    hall.room.broker().unwrap().kill();
+    hall.room.wait("the connection to be lost", disconnected).unwrap();
+    hall.room.device.vigil(&["diagnose"]).unwrap();
+    let outbox = |status: &Value| status["broker"]["outbox"].clone();
+    let before = outbox(&hall.room.status().unwrap());
+    assert_eq!(waiting(&before["messages"]), 1, "{before}");
+    hall.room.device.daemon(Daemon::Vigild).unwrap().kill();
+    hall.room.device.start_vigild().unwrap();
+    hall.room.broker().unwrap().resume().unwrap();
+    let after = hall
+        .room
+        .wait("everything to be said", |status| {
+            let broker = &status["broker"];
+            (broker["connected"] == true && broker["waiting"] == false).then(|| outbox(status))
+        })
+        .unwrap();
+    let count =
+        |name: &str| (before["messages"][name].as_u64().unwrap(), after["messages"][name].as_u64().unwrap());
+    let (acknowledged, produced) = (count("acknowledged"), count("produced"));
+    assert_eq!((acknowledged.1, produced.1), (acknowledged.0 + 1, produced.0), "{after}");
+    for class in ["messages", "states"] {
+        assert_eq!(
+            (waiting(&after[class]), after[class]["dropped_unsaved"].as_u64()),
+            (0, Some(0)),
+            "{after}"
+        );
+    }
+    let flash = hall.room.status().unwrap()["broker"]["flash"].clone();
+    assert_eq!(flash["keeps"], "all");
+    assert!(
+        flash["available_bytes"].as_u64() < flash["daily_bytes"].as_u64().map(|bytes| bytes / 2),
+        "{flash}"
+    );
+}
+
+fn disconnected(status: &Value) -> Option<()> {
+    (status["broker"]["connected"] == false).then_some(())
+}
+
+fn waiting(account: &Value) -> u64 {
+    let count = |name: &str| account[name].as_u64().unwrap();
+    let dropped = count("dropped_full") + count("dropped_too_large") + count("dropped_unsaved");
+    count("produced") - count("acknowledged") - count("compacted") - dropped
+}

@@ -135,6 +135,8 @@ pub struct CommandJournal {
     lease: Option<Timestamp>,
     /// The command that the last process admitted last, and on whose word.
     last_admitted: Option<(String, String)>,
+    /// What the flash has written for the file.
+    written: u64,
 }
 
 impl CommandJournal {
@@ -173,7 +175,7 @@ impl CommandJournal {
             }
             content.take(record);
         }
-        let mut journal = Self { store, log, content, lease: None, last_admitted };
+        let mut journal = Self { store, log, content, lease: None, last_admitted, written: 0 };
         if newest || finding.is_some() {
             journal.fold()?;
         }
@@ -270,7 +272,7 @@ impl CommandJournal {
             answers: &self.content.answers,
             log: LogHead { generation, watermark },
         };
-        self.store.save(&kept)?;
+        self.written += self.store.save(&kept)?;
         self.log.begin(generation);
         Ok(())
     }
@@ -279,6 +281,11 @@ impl CommandJournal {
     /// just then, the audit log does not know of it.
     pub fn last_admitted(&self) -> Option<(&str, &str)> {
         self.last_admitted.as_ref().map(|(id, actor)| (id.as_str(), actor.as_str()))
+    }
+
+    /// What the flash has written since this was asked last.
+    pub fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written) + self.log.take_written()
     }
 
     /// The newest answer to a command, as long as it is kept.

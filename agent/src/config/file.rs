@@ -28,6 +28,7 @@ pub(super) fn assemble(source: &mut impl Source) -> Option<Sections> {
     let device = source.section("device");
     let paths = source.section("paths");
     let broker = source.section("broker");
+    let outbox = source.section("outbox");
     let health = source.section("health");
     let network = source.section("network");
     let repository = source.section("repository");
@@ -39,6 +40,7 @@ pub(super) fn assemble(source: &mut impl Source) -> Option<Sections> {
         device: device?,
         paths: paths?,
         broker: broker?,
+        outbox: outbox?,
         health: health?,
         network: network?,
         repository: repository?,

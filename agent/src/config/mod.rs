@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 pub use broker::Broker;
 pub use sections::{
-    Audit, Deadbands, Device, Health, Local, Log, LogLevel, Network, Partner, Paths, Repository, Room,
-    Sections,
+    Audit, Deadbands, Device, Health, Local, Log, LogLevel, Network, Outbox, Partner, Paths, Repository,
+    Room, Sections,
 };
 pub use trial::{ChangeError, TakenUp, Trial, Trials};
 pub(crate) use values::is_host;

@@ -19,6 +19,7 @@ pub struct Sections {
     pub device: Device,
     pub paths: Paths,
     pub broker: Broker,
+    pub outbox: Outbox,
     pub health: Health,
     pub network: Network,
     pub repository: Repository,
@@ -30,8 +31,19 @@ pub struct Sections {
 
 impl Sections {
     /// Their names, as a file has them.
-    pub const NAMES: [&str; 10] =
-        ["device", "paths", "broker", "health", "network", "repository", "local", "room", "audit", "log"];
+    pub const NAMES: [&str; 11] = [
+        "device",
+        "paths",
+        "broker",
+        "outbox",
+        "health",
+        "network",
+        "repository",
+        "local",
+        "room",
+        "audit",
+        "log",
+    ];
 }
 
 /// Who the device is.
@@ -81,6 +93,21 @@ impl Default for Paths {
             run: "/run/vigil".into(),
             updater_socket: "/run/vigil-updater/updater.sock".into(),
         }
+    }
+}
+
+/// What waits for the broker.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbox {
+    /// Bytes that the flash writes in a day, before what can also wait in memory does.
+    #[serde(deserialize_with = "bytes::within::<MIB, { 1024 * MIB }, _>")]
+    pub max_flash_bytes_per_day: u64,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { max_flash_bytes_per_day: 16 * MIB }
     }
 }
 

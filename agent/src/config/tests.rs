@@ -42,6 +42,7 @@ fn a_minimal_file_gets_the_documented_defaults() {
     assert_eq!(config.broker.keep_alive, Duration::from_mins(1));
     assert_eq!(config.repository.refresh_interval, Duration::from_hours(6));
     assert_eq!(config.audit.max_bytes, 64 << 20);
+    assert_eq!(config.outbox.max_flash_bytes_per_day, 16 << 20);
     assert_eq!(config.device.hardware_revision, "r1");
     assert_eq!(config.client_cert_file(), Path::new("/var/lib/vigil/identity/tls.crt"));
     assert!(config.warnings.is_empty());
@@ -103,6 +104,10 @@ fn a_problem_names_file_line_and_what_would_be_right() {
         (
             "[audit]\nmax_bytes = \"2GiB\"",
             "/vigil.toml:8: max_bytes = \"2GiB\": must be between 1 MiB and 1024 MiB",
+        ),
+        (
+            "[outbox]\nmax_flash_bytes_per_day = 4096",
+            "/vigil.toml:8: max_flash_bytes_per_day = 4096: must be between 1 MiB and 1024 MiB",
         ),
         ("[audit]\nmax_bytes = true", "must be a number of bytes or a text such as \"64MiB\""),
         (

@@ -108,7 +108,7 @@ impl Trials {
         }
         trial.starts_left -= 1;
         match self.store.save(&trial) {
-            Ok(()) => TakenUp::OnTrial(trial),
+            Ok(_) => TakenUp::OnTrial(trial),
             Err(_) => TakenUp::GivenUp(trial),
         }
     }

@@ -61,7 +61,8 @@ impl Daemon {
         }
     }
 
-    fn status(&self) -> Value {
+    fn status(&mut self) -> Value {
+        let flash = self.kept.status(super::since_boot());
         json!({
             "v": 1,
             "device": self.config.device.id,
@@ -82,7 +83,8 @@ impl Daemon {
                 "attempts": self.link.attempts,
                 "last_error": self.link.last_error,
                 "waiting": !self.outbox.is_empty(),
-                "outbox": self.outbox.ledger(),
+                "outbox": self.kept.account(self.outbox.ledger()),
+                "flash": flash,
             },
             "operators": self.operators.as_ref().map(|list| json!({ "count": list.operators.len(), "expires": list.expires })),
             "update": update_state(self.update.as_ref()),
@@ -138,7 +140,7 @@ impl Daemon {
         if !matches!(by, AskedBy::Trial)
             && let Ok(payload) = serde_json::to_vec(&diagnosis)
         {
-            self.outbox.push(self.topics.diagnosis(&diagnosis.id), payload, diagnosis.id.clone(), false);
+            self.outbox.push_diagnosis(self.topics.diagnosis(&diagnosis.id), payload, diagnosis.id.clone());
         }
         match by {
             AskedBy::Trial => {}

@@ -9,11 +9,12 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use vigil_protocol::authorize::{Authorized, Device, Refusal, authorize};
 use vigil_protocol::command::{Command, CommandResult, Kind, Reason, Status};
+use vigil_protocol::topic::StateTopic;
 
 use super::{AskedBy, Daemon};
 use crate::audit::{Entry, Outcome, Record};
 use crate::command::Verdict;
-use crate::link::Message;
+use crate::link::{Kept, Message, diagnosis_of};
 use crate::update::Ask;
 use vigil_wire::{Control, Request};
 
@@ -372,7 +373,19 @@ impl Daemon {
     /// After a start: the account goes on, and so do the final answers that the broker does not have.
     pub(super) fn take_up_outbox(&mut self) {
         let undelivered = self.commands.undelivered();
-        self.outbox.resume(self.ledger.load(), undelivered.len());
+        let kept = self.kept.entries().clone();
+        let topic_of = |key: &str| StateTopic::ALL.into_iter().find(|topic| topic.level() == key);
+        let states = kept.keys().filter(|key| topic_of(key).is_some()).count();
+        let diagnoses = kept.keys().filter(|key| diagnosis_of(key).is_some()).count();
+        self.outbox.resume(self.ledger.load(), undelivered.len() + diagnoses, states);
+        for (key, Kept { seq, payload }) in kept {
+            if let Some(topic) = topic_of(&key) {
+                self.outbox.set_state_again(topic, seq, payload.into_bytes());
+            } else if let Some(id) = diagnosis_of(&key) {
+                let topic = self.topics.diagnosis(id);
+                self.outbox.push_diagnosis_again(topic, payload.into_bytes(), id.to_owned());
+            }
+        }
         for result in undelivered {
             if let Ok(payload) = serde_json::to_vec(&result) {
                 self.outbox.push_again(self.topics.result(&result.id), payload, result.id.clone());

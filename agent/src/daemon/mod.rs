@@ -3,6 +3,7 @@
 mod actions;
 mod calls;
 mod commands;
+mod kept;
 mod ledger;
 mod publish;
 mod trial;
@@ -111,6 +112,7 @@ struct Daemon {
     numbers: Numbers,
     outbox: Outbox,
     ledger: ledger::LedgerFile,
+    kept: kept::KeptOutbox,
     commands: CommandJournal,
     command_rate: CommandRate,
     /// Commands that came and were not looked at yet.
@@ -251,7 +253,10 @@ impl Daemon {
         let (commands, finding) = CommandJournal::open(&state, now).context("the store of commands")?;
         let (numbers, other_finding) =
             Numbers::open(&state, &device.id, now).context("the session counter")?;
-        for finding in finding.iter().chain(&other_finding) {
+        let daily_bytes = config.outbox.max_flash_bytes_per_day;
+        let (kept, kept_finding) =
+            kept::KeptOutbox::open(&state, daily_bytes, boot_id(), since_boot()).context("the outbox")?;
+        for finding in finding.iter().chain(&other_finding).chain(&kept_finding) {
             warn!(finding, "a store was damaged");
             let _ = audit.record("store.damaged", "device", Outcome::Failure, json!({ "finding": finding }));
         }
@@ -299,6 +304,7 @@ impl Daemon {
             numbers,
             outbox: Outbox::default(),
             ledger: ledger::LedgerFile::open(&config.paths.run),
+            kept,
             commands,
             command_rate: CommandRate::new(config.broker.max_commands_per_minute),
             unheard: VecDeque::new(),
@@ -387,7 +393,7 @@ impl Daemon {
         if let Err(error) = self.commands.settle() {
             warn!(%error, "the store of commands is written later");
         }
-        self.ledger.save(self.outbox.ledger());
+        self.keep(false);
     }
 
     async fn stop(&mut self, reason: &str, link: &mut mpsc::Receiver<LinkEvent>) {
@@ -435,6 +441,12 @@ fn start_courier(config: &Config, events: &Store, asks: mpsc::Receiver<Ask>, new
         jitter: random_share(),
     };
     tokio::task::spawn_local(crate::update::run(options, fetcher, asks, news));
+}
+
+/// Time since the kernel started, sleep included: a restart of the daemon does not set it back.
+fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(now.tv_sec.max(0) as u64, now.tv_nsec.clamp(0, 999_999_999) as u32)
 }
 
 /// Tells one boot from another.

@@ -325,6 +325,8 @@ impl Daemon {
 
     /// Looks at the machine.
     pub(super) fn look(&mut self) {
+        // Before there is a newer one: what waits since the last look is not taken by the broker.
+        self.keep(true);
         let health = self.collectors.snapshot();
         self.health = Some(health.clone());
         if let Some(health) = self.reporter.on_snapshot(self.elapsed(), health) {
@@ -353,7 +355,7 @@ impl Daemon {
         self.hear();
         self.sign_digest_if_due();
         // Before anything is sent: nobody has heard of what the account does not know.
-        self.ledger.save(self.outbox.ledger());
+        self.keep(false);
         let Some(connection) = &self.connection else { return };
         let topics = &self.topics;
         if let Some(publication) = self.outbox.next(|topic| topics.state(topic)) {
@@ -366,6 +368,14 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// Brings the outbox to the disk, as far as it must or may be there, and then the account of it.
+    pub(super) fn keep(&mut self, is_quiet: bool) {
+        let now = super::since_boot();
+        self.kept.charge(self.commands.take_written() + self.numbers.take_written(), now);
+        self.kept.keep(&self.outbox, is_quiet, now);
+        self.ledger.save(self.kept.account(self.outbox.ledger()));
     }
 
     /// When the broker has everything else, one signature over it.

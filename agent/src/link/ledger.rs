@@ -18,6 +18,10 @@ pub struct Account {
     pub dropped_full: u64,
     /// Those that were given up because they were larger than the broker takes.
     pub dropped_too_large: u64,
+    /// Those that a restart took, because they were in memory alone: the flash-write budget was spent.
+    pub dropped_unsaved: u64,
+    /// Of those that wait, the ones that a restart would take so.
+    pub unsaved: u64,
     /// Messages that were said again although the broker had acknowledged them: not part of the sum.
     pub repeated: u64,
 }
@@ -25,15 +29,24 @@ pub struct Account {
 impl Account {
     /// Messages that were made, and of which nothing else has become.
     pub fn waiting(&self) -> u64 {
-        let gone = self.acknowledged + self.compacted + self.dropped_full + self.dropped_too_large;
+        let gone = self.acknowledged
+            + self.compacted
+            + self.dropped_full
+            + self.dropped_too_large
+            + self.dropped_unsaved;
         self.produced.saturating_sub(gone)
     }
 
-    /// After a restart: of what waited, `kept` messages wait still. Others were replaced by what is said after the
-    /// restart; if there are more than had waited, they had been made without the account having heard of it.
+    /// After a restart: of what waited, `kept` messages wait still. What was unsaved is lost, and others were replaced by
+    /// what is said after the restart; if there are more than had waited, they had been made without the account having
+    /// heard of it.
     pub fn resume(&mut self, kept: u64) {
         let waited = self.waiting();
-        self.compacted += waited.saturating_sub(kept);
+        let gone = waited.saturating_sub(kept);
+        let lost = gone.min(self.unsaved);
+        self.unsaved = 0;
+        self.dropped_unsaved += lost;
+        self.compacted += gone - lost;
         self.produced += kept.saturating_sub(waited);
     }
 }
@@ -60,5 +73,14 @@ mod tests {
             account.resume(kept);
             assert_eq!(account.waiting(), kept);
         }
+    }
+
+    #[test]
+    fn what_was_in_memory_alone_is_dropped_by_a_restart_and_not_called_replaced() {
+        let mut account = Account { produced: 9, acknowledged: 3, unsaved: 2, ..Account::default() };
+        account.resume(3);
+        assert_eq!((account.dropped_unsaved, account.compacted, account.waiting()), (2, 1, 3));
+        account.resume(0);
+        assert_eq!((account.dropped_unsaved, account.compacted), (2, 4), "and not twice");
     }
 }

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use vigil_protocol::state::TopicDigest;
 use vigil_protocol::topic::StateTopic;
 
+use super::flash::Priority;
+use super::keeper::Waits;
 use super::ledger::Ledger;
 
 /// Messages that wait at most, and their bytes; final answers are durable elsewhere, so what is dropped of them here is
@@ -60,6 +62,8 @@ struct Waiting {
     is_final: bool,
     /// The broker has acknowledged it before: it is not part of the account's sum.
     is_repeated: bool,
+    /// It is durable nowhere else.
+    is_diagnosis: bool,
 }
 
 /// The outbox.
@@ -75,6 +79,14 @@ pub struct Outbox {
     connected: bool,
 }
 
+/// What the key of a diagnosis begins with, as its topic does.
+const DIAGNOSIS: &str = "diagnosis/";
+
+/// The id of the diagnosis that is kept under a key.
+pub fn diagnosis_of(key: &str) -> Option<&str> {
+    key.strip_prefix(DIAGNOSIS)
+}
+
 /// What goes first. The digest goes last: it vouches for what went before.
 fn priority(topic: StateTopic) -> u8 {
     match topic {
@@ -88,12 +100,19 @@ fn priority(topic: StateTopic) -> u8 {
 }
 
 impl Outbox {
-    /// Goes on with the account of an earlier process, of whose messages `messages` are still to be said: they are
-    /// pushed with [`Outbox::push_again`].
-    pub fn resume(&mut self, mut ledger: Ledger, messages: usize) {
+    /// Goes on with the account of an earlier process, of whose messages `messages` are still to be said, and of whose
+    /// states `states`: they come with [`Outbox::push_again`], [`Outbox::push_diagnosis_again`] and
+    /// [`Outbox::set_state_again`].
+    pub fn resume(&mut self, mut ledger: Ledger, messages: usize, states: usize) {
         ledger.messages.resume(messages as u64);
-        ledger.states.resume(0);
+        ledger.states.resume(states as u64);
         self.ledger = ledger;
+    }
+
+    /// Takes in a state that waited when the process before ended.
+    pub fn set_state_again(&mut self, topic: StateTopic, seq: u64, payload: Vec<u8>) {
+        let sha256 = vigil_protocol::keys::sha256_hex(&payload);
+        self.states.insert(topic, State { seq, sha256, payload, acknowledged: 0, was_acknowledged: false });
     }
 
     /// Takes in a state; an older one of the same topic that still waits is replaced by it.
@@ -107,20 +126,31 @@ impl Outbox {
         *state = State { seq, sha256, payload, acknowledged: state.acknowledged, was_acknowledged: false };
     }
 
-    /// Takes in the answer to the command `id`, or a diagnosis.
+    /// Takes in the answer to the command `id`.
     pub fn push(&mut self, topic: String, payload: Vec<u8>, id: String, is_final: bool) {
         self.ledger.messages.produced += 1;
-        self.enqueue(Waiting { topic, payload, id, is_final, is_repeated: false });
+        self.enqueue(Waiting { topic, payload, id, is_final, is_repeated: false, is_diagnosis: false });
+    }
+
+    /// Takes in a diagnosis.
+    pub fn push_diagnosis(&mut self, topic: String, payload: Vec<u8>, id: String) {
+        self.ledger.messages.produced += 1;
+        self.push_diagnosis_again(topic, payload, id);
+    }
+
+    /// Takes in a diagnosis that waited when the process before ended.
+    pub fn push_diagnosis_again(&mut self, topic: String, payload: Vec<u8>, id: String) {
+        self.enqueue(Waiting { topic, payload, id, is_final: false, is_repeated: false, is_diagnosis: true });
     }
 
     /// Takes in a final answer that was made before, and is said until the broker has it.
     pub fn push_again(&mut self, topic: String, payload: Vec<u8>, id: String) {
-        self.enqueue(Waiting { topic, payload, id, is_final: true, is_repeated: false });
+        self.enqueue(Waiting { topic, payload, id, is_final: true, is_repeated: false, is_diagnosis: false });
     }
 
     /// Takes in a final answer that the broker has acknowledged once, and may have lost.
     pub fn push_repeated(&mut self, topic: String, payload: Vec<u8>, id: String) {
-        self.enqueue(Waiting { topic, payload, id, is_final: true, is_repeated: true });
+        self.enqueue(Waiting { topic, payload, id, is_final: true, is_repeated: true, is_diagnosis: false });
     }
 
     fn enqueue(&mut self, message: Waiting) {
@@ -130,8 +160,9 @@ impl Outbox {
             // What only tells of progress goes first, and never what is under way.
             let under_way =
                 usize::from(matches!(&self.in_flight, Some(Publication { what: What::Message { .. }, .. })));
-            let droppable = |message: &Waiting| !message.is_final || message.is_repeated;
-            let position = self.messages.iter().skip(under_way).position(droppable).unwrap_or(0) + under_way;
+            let progress =
+                |message: &Waiting| !message.is_final && !message.is_diagnosis || message.is_repeated;
+            let position = self.messages.iter().skip(under_way).position(progress).unwrap_or(0) + under_way;
             let Some(dropped) = self.messages.remove(position) else { return };
             self.message_bytes -= dropped.payload.len();
             self.ledger.messages.dropped_full += u64::from(!dropped.is_repeated);
@@ -277,6 +308,34 @@ impl Outbox {
     pub fn is_digest_due(&self) -> bool {
         self.connected
             && self.states.iter().all(|(topic, state)| *topic == StateTopic::Digest || !state.is_waiting())
+    }
+
+    /// What would be lost with the process, and has not reached the broker yet. Final answers are kept with the
+    /// commands, progress is of no use after a restart, presence and digest are about this session.
+    pub fn to_keep(&self) -> Vec<Waits<'_>> {
+        let states = self.states.iter().filter_map(|(topic, state)| {
+            let priority = match topic {
+                StateTopic::Presence | StateTopic::Digest => return None,
+                // That one is over is seen again after a restart.
+                StateTopic::Incident(_) if !state.payload.is_empty() => Priority::First,
+                StateTopic::Health => Priority::Metrics,
+                _ => Priority::State,
+            };
+            let waits = state.is_waiting() && !state.was_acknowledged;
+            waits.then(|| Waits {
+                key: topic.level().to_owned(),
+                seq: state.seq,
+                payload: &state.payload,
+                priority,
+            })
+        });
+        let diagnoses = self.messages.iter().filter(|message| message.is_diagnosis).map(|message| Waits {
+            key: format!("{DIAGNOSIS}{}", message.id),
+            seq: 0,
+            payload: &message.payload,
+            priority: Priority::First,
+        });
+        diagnoses.chain(states).collect()
     }
 
     /// Whether nothing waits.
@@ -464,7 +523,7 @@ mod tests {
                     Step::AssertAgain(number) => outbox.assert_again(topic(number)),
                     Step::Restart(kept) => {
                         let mut next = Outbox::default();
-                        next.resume(outbox.ledger(), kept);
+                        next.resume(outbox.ledger(), kept, 0);
                         for number in 0..kept {
                             next.push_again("r".into(), vec![], format!("again-{number}"));
                         }

@@ -87,6 +87,9 @@ pub fn status(value: &Value) -> (String, bool) {
         format!("{} {}", painted(BAD, "not connected"), clean(text(value, "/broker/last_error")))
     };
     line(&mut out, "broker", format!("{} {broker}", clean(text(value, "/broker/url"))));
+    if let Some(outbox) = outbox_line(value) {
+        line(&mut out, "outbox", outbox);
+    }
     let operators = match number(value, "/operators/count") {
         Some(count) => format!("{count}, list valid until {}", clean(text(value, "/operators/expires"))),
         None => painted(BAD, "none known: commands are refused until the repository was reached"),
@@ -113,6 +116,28 @@ pub fn status(value: &Value) -> (String, bool) {
         line(&mut out, "warning", painted(BAD, clean(warning.as_str().unwrap_or_default())));
     }
     (out, connected && updater)
+}
+
+/// What is lost by a restart or was lost by one, if anything.
+fn outbox_line(value: &Value) -> Option<String> {
+    let in_memory = match text(value, "/broker/flash/keeps") {
+        "state" => Some("metrics wait in memory alone"),
+        "incidents_and_results" => Some("state and metrics wait in memory alone"),
+        _ => None,
+    };
+    let both = |name: &str| {
+        let of = |class: &str| number(value, &format!("/broker/outbox/{class}/{name}")).unwrap_or(0);
+        of("messages").saturating_add(of("states"))
+    };
+    let mut parts = Vec::new();
+    if let Some(what) = in_memory {
+        parts.push(format!("the day's flash writes are spent: {what} ({} now)", both("unsaved")));
+    }
+    let dropped = both("dropped_unsaved");
+    if dropped > 0 {
+        parts.push(format!("{dropped} lost by a restart since the machine started"));
+    }
+    (!parts.is_empty()).then(|| painted(BAD, parts.join("; ")))
 }
 
 /// How new what the device trusts is.
@@ -337,6 +362,20 @@ mod tests {
                 assert!(!own.contains('\u{1b}') && !shown.contains("\u{1b}[2J"), "{shown:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_spent_budget_and_what_it_cost_are_shown_and_a_quiet_day_is_not() {
+        let value = |keeps, dropped| {
+            json!({ "broker": { "flash": { "keeps": keeps },
+                "outbox": { "messages": {}, "states": { "unsaved": 3, "dropped_unsaved": dropped } } } })
+        };
+        assert_eq!(outbox_line(&value("all", 0)), None);
+        let line = outbox_line(&value("incidents_and_results", 2)).unwrap();
+        assert!(
+            line.contains("state and metrics wait in memory alone (3 now); 2 lost by a restart"),
+            "{line}"
+        );
     }
 
     #[test]

@@ -324,7 +324,7 @@ fn reconcile(
     let (mut balanced, mut produced) = (true, 0);
     for class in ["messages", "states"] {
         let count = |name: &str| outbox[class][name].as_u64().unwrap_or_default();
-        let dropped = count("dropped_full") + count("dropped_too_large");
+        let dropped = count("dropped_full") + count("dropped_too_large") + count("dropped_unsaved");
         let gone = count("acknowledged") + count("compacted") + dropped;
         let waiting = count("produced").cast_signed() - gone.cast_signed();
         println!(
