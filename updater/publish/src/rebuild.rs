@@ -85,7 +85,9 @@ fn decode(
             let Kind::Same { begin: other, .. } = chunk.kind else { continue };
             let range = *at..*at + chunk.length as usize;
             match other.checked_sub(begin) {
-                Some(inside) => bytes.copy_within(inside as usize..inside as usize + range.len(), range.start),
+                Some(inside) => {
+                    bytes.copy_within(inside as usize..inside as usize + range.len(), range.start)
+                }
                 None => image.read_exact_at(&mut bytes[range], other)?,
             }
         }
@@ -108,8 +110,9 @@ fn decode(
             decoder.decompress(&mut raw, &compressed).map_err(name)?;
             let mut rest = &raw[..];
             for at in chunks {
-                let (chunk, behind) =
-                    rest.split_at_checked(leaf.chunks[at].length as usize).context("a frame that is too short")?;
+                let (chunk, behind) = rest
+                    .split_at_checked(leaf.chunks[at].length as usize)
+                    .context("a frame that is too short")?;
                 bytes[offsets[at]..offsets[at] + chunk.len()].copy_from_slice(chunk);
                 rest = behind;
             }

@@ -201,7 +201,9 @@ fn patches(
     let mut patches: Vec<PatchParts> = Vec::new();
     for manifest in before.into_iter().take(release.patches) {
         let old = manifest.images.iter().find(|old| old.name == name && old.sha256 != image.sha256);
-        let Some(old) = old.filter(|old| patches.iter().all(|patch| patch.from != old.sha256)) else { continue };
+        let Some(old) = old.filter(|old| patches.iter().all(|patch| patch.from != old.sha256)) else {
+            continue;
+        };
         let file = rebuild::image(repository.directory(), old)
             .with_context(|| format!("version {}, which a patch is to start from", manifest.version))?;
         let bar = ProgressBar::new(image.size).with_style(style()?);

@@ -170,8 +170,12 @@ fn group(leaf: &Leaf, bytes: &[u8], framing: Framing) -> Vec<Vec<usize>> {
             continue;
         }
         let chunk_length = chunk.length as usize;
-        let ends = length.saturating_add(chunk_length) > framing.most || may_end && length >= framing.enough.max(1);
-        match frames.last_mut().filter(|_| !ends || framing.enough == 0 && length + chunk_length <= framing.most) {
+        let ends =
+            length.saturating_add(chunk_length) > framing.most || may_end && length >= framing.enough.max(1);
+        match frames
+            .last_mut()
+            .filter(|_| !ends || framing.enough == 0 && length + chunk_length <= framing.most)
+        {
             Some(frame) => {
                 frame.push(at);
                 length += chunk_length;
@@ -238,7 +242,8 @@ pub(crate) fn make(
             break;
         }
         let compressed = in_parallel(&batch, |raw| {
-            let frames = raw.frames.iter().map(|chunks| compress(&raw.gather(chunks), raw.context(chunks), level));
+            let frames =
+                raw.frames.iter().map(|chunks| compress(&raw.gather(chunks), raw.context(chunks), level));
             frames.collect::<Result<Vec<_>>>()
         })?;
         for (raw, frames) in batch.iter().zip(compressed) {

@@ -228,10 +228,12 @@ impl Engine {
                 }
                 vec![]
             }
-            (State::Checking | State::Writing, Event::Leaves { image, unit, count }) => self.on_survey(now, |work| {
-                work.took_leaves(image, unit, count);
-                Ok(())
-            }),
+            (State::Checking | State::Writing, Event::Leaves { image, unit, count }) => {
+                self.on_survey(now, |work| {
+                    work.took_leaves(image, unit, count);
+                    Ok(())
+                })
+            }
             (State::Checking | State::Writing, Event::PatchIndex { image }) => self.on_survey(now, |work| {
                 work.took_patch_index(image);
                 Ok(())

@@ -81,8 +81,13 @@ impl Planner {
                 tally.write_bytes += length;
             }
         }
-        let lacked: u64 =
-            leaf.chunks.iter().zip(&lacks).filter(|(_, lacks)| **lacks).map(|(chunk, _)| u64::from(chunk.length)).sum();
+        let lacked: u64 = leaf
+            .chunks
+            .iter()
+            .zip(&lacks)
+            .filter(|(_, lacks)| **lacks)
+            .map(|(chunk, _)| u64::from(chunk.length))
+            .sum();
         let frames = frames_for(leaf, &lacks);
         let way = match candidate.patch {
             _ if frames.is_empty() => Way::Local,
@@ -106,7 +111,8 @@ impl Planner {
     /// A patch frame must bring all that the device lacks, for fewer bytes.
     fn is_cheaper(&self, candidate: &Candidate, patch: &Patch, frames: &[u16], lacks: &[bool]) -> bool {
         let brings_all = lacks.iter().zip(&patch.chunks).all(|(lacks, brings)| !lacks || *brings);
-        let plain: u64 = spans(candidate.unit, candidate.leaf, frames).map(|(_, length)| u64::from(length)).sum();
+        let plain: u64 =
+            spans(candidate.unit, candidate.leaf, frames).map(|(_, length)| u64::from(length)).sum();
         brings_all && u64::from(patch.compressed) < plain
     }
 
@@ -129,7 +135,8 @@ pub fn frames_for(leaf: &Leaf, lacks: &[bool]) -> Vec<u16> {
     if frames.first() == Some(&0) && leaf.has_whole() {
         let whole = u64::from(leaf.frames[0].compressed) + REQUEST_BYTES;
         let runs = frames[1..].chunk_by(|one, other| one + 1 == *other).count() as u64;
-        let bytes: u64 = frames[1..].iter().map(|frame| u64::from(leaf.frames[usize::from(*frame)].compressed)).sum();
+        let bytes: u64 =
+            frames[1..].iter().map(|frame| u64::from(leaf.frames[usize::from(*frame)].compressed)).sum();
         if whole <= bytes + runs * REQUEST_BYTES {
             frames.truncate(1);
         } else {

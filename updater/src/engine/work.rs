@@ -289,10 +289,11 @@ impl Work {
     }
 
     fn sum(&self, is_done: impl Fn(&ImageWork, usize) -> bool) -> ProgressState {
-        let done = self.images.iter().filter_map(|work| Some((work, work.index.as_ref()?))).map(|(work, index)| {
-            let units = index.units().iter().enumerate().filter(|(unit, _)| is_done(work, *unit));
-            units.map(|(_, unit)| u64::from(unit.length)).sum::<u64>()
-        });
+        let done =
+            self.images.iter().filter_map(|work| Some((work, work.index.as_ref()?))).map(|(work, index)| {
+                let units = index.units().iter().enumerate().filter(|(unit, _)| is_done(work, *unit));
+                units.map(|(_, unit)| u64::from(unit.length)).sum::<u64>()
+            });
         ProgressState {
             done_bytes: done.sum(),
             total_bytes: self.manifest.images.iter().map(|image| image.size).sum(),

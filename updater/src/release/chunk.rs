@@ -145,8 +145,12 @@ mod tests {
 
     #[test]
     fn lengths_that_no_device_takes_are_refused() {
-        for chunking in [Chunking::Aligned(4095), Chunking::Aligned(2048), Chunking::Content(1000), Chunking::Content(1 << 20)]
-        {
+        for chunking in [
+            Chunking::Aligned(4095),
+            Chunking::Aligned(2048),
+            Chunking::Content(1000),
+            Chunking::Content(1 << 20),
+        ] {
             assert_eq!(chunking.checked(), None, "{chunking:?}");
         }
         assert!(Chunking::Aligned(65536).checked().is_some() && Chunking::Content(4096).checked().is_some());

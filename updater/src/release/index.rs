@@ -189,7 +189,9 @@ impl Index {
         match bytes {
             [b'V', b'I', b'G', b'X', 1, 0, 0, 0, ..] => Self::parse_flat(bytes),
             [b'V', b'I', b'G', b'X', 2, 0, 0, 0, ..] => Self::parse_units(bytes),
-            [b'V', b'I', b'G', b'X', ..] => Err(IndexError("an index of a version that this updater does not know")),
+            [b'V', b'I', b'G', b'X', ..] => {
+                Err(IndexError("an index of a version that this updater does not know"))
+            }
             _ => Err(IndexError("not an index: it does not begin with VIGX")),
         }
     }
@@ -239,7 +241,8 @@ impl Index {
             1 => Chunking::Content(word(header, 12)).checked(),
             _ => None,
         };
-        let chunking = chunking.ok_or(IndexError("an index with chunks of a kind that this updater does not know"))?;
+        let chunking =
+            chunking.ok_or(IndexError("an index with chunks of a kind that this updater does not know"))?;
         let count = word(header, 16) as usize;
         let image_size = u64::from(word(header, 20)) | u64::from(word(header, 24)) << 32;
         if count > UNITS || entries.len() != count * UNIT_ENTRY_BYTES {
@@ -328,7 +331,9 @@ mod tests {
 
     #[test]
     fn a_truncated_padded_or_foreign_index_is_refused() {
-        for (index, fixed) in [(flat(), &[0_usize, 4, 8, 12, 20][..]), (units(), &[0, 4, 8, 12, 16, 20, 24, 28])] {
+        for (index, fixed) in
+            [(flat(), &[0_usize, 4, 8, 12, 20][..]), (units(), &[0, 4, 8, 12, 16, 20, 24, 28])]
+        {
             let bytes = index.to_bytes();
             for length in 0..bytes.len() {
                 assert!(Index::parse(&bytes[..length]).is_err(), "{length}");

@@ -254,36 +254,39 @@ mod tests {
             Chunking::Aligned(size) => size..=size,
             Chunking::Content(mean) => mean / 4..=mean * 4,
         };
-        (proptest::collection::vec((kind, length), 1..40), 1_u32..5, any::<bool>()).prop_map(|(chunks, frames, whole)| {
-            let chunks: Vec<_> = chunks.into_iter().map(|(kind, length)| Chunk { length, kind }).collect();
-            let data = chunks.iter().filter(|chunk| matches!(chunk.kind, Kind::Data(_))).count() as u32;
-            let each = data.div_ceil(frames).max(1);
-            let frames: Vec<_> = (0..data.div_ceil(each))
-                .map(|number| Frame {
-                    compressed: 100 + number,
-                    sha256: [number as u8; 32],
-                    chunks: each.min(data - number * each),
-                })
-                .collect();
-            let frames = if whole && frames.len() > 1 {
-                let first = Frame { compressed: 300, sha256: [9; 32], chunks: data };
-                [vec![first], frames].concat()
-            } else {
-                frames
-            };
-            let unit = Unit {
-                offset: 1 << 21,
-                length: chunks.iter().map(|chunk| chunk.length).sum(),
-                chunks: chunks.len() as u32,
-                leaf_offset: 0,
-                leaf_length: 1,
-                leaf_sha256: [0; 32],
-                frames_offset: 0,
-                frames_length: frames.iter().map(|frame| frame.compressed).sum(),
-                digest: [0; 32],
-            };
-            (Leaf { context: 3 * 1024, frames, chunks }, unit)
-        })
+        (proptest::collection::vec((kind, length), 1..40), 1_u32..5, any::<bool>()).prop_map(
+            |(chunks, frames, whole)| {
+                let chunks: Vec<_> =
+                    chunks.into_iter().map(|(kind, length)| Chunk { length, kind }).collect();
+                let data = chunks.iter().filter(|chunk| matches!(chunk.kind, Kind::Data(_))).count() as u32;
+                let each = data.div_ceil(frames).max(1);
+                let frames: Vec<_> = (0..data.div_ceil(each))
+                    .map(|number| Frame {
+                        compressed: 100 + number,
+                        sha256: [number as u8; 32],
+                        chunks: each.min(data - number * each),
+                    })
+                    .collect();
+                let frames = if whole && frames.len() > 1 {
+                    let first = Frame { compressed: 300, sha256: [9; 32], chunks: data };
+                    [vec![first], frames].concat()
+                } else {
+                    frames
+                };
+                let unit = Unit {
+                    offset: 1 << 21,
+                    length: chunks.iter().map(|chunk| chunk.length).sum(),
+                    chunks: chunks.len() as u32,
+                    leaf_offset: 0,
+                    leaf_length: 1,
+                    leaf_sha256: [0; 32],
+                    frames_offset: 0,
+                    frames_length: frames.iter().map(|frame| frame.compressed).sum(),
+                    digest: [0; 32],
+                };
+                (Leaf { context: 3 * 1024, frames, chunks }, unit)
+            },
+        )
     }
 
     proptest! {
@@ -320,7 +323,9 @@ mod tests {
 
     #[test]
     fn a_chunk_cannot_be_the_same_as_one_that_is_not_before_it() {
-        let chunks = [Kind::Zero, Kind::Same { hash: 1, begin: 4097 }].map(|kind| Chunk { length: 4096, kind }).to_vec();
+        let chunks = [Kind::Zero, Kind::Same { hash: 1, begin: 4097 }]
+            .map(|kind| Chunk { length: 4096, kind })
+            .to_vec();
         let leaf = Leaf { context: 0, frames: vec![], chunks };
         let unit = Unit {
             offset: 4096,

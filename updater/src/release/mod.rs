@@ -7,9 +7,7 @@ mod leaf;
 mod manifest;
 pub mod patch;
 
-pub use chunk::{
-    CHUNK_BYTES_MAX, CHUNKS, ChunkHash, Chunking, UNIT_BYTES, is_zero, unit_digest,
-};
+pub use chunk::{CHUNK_BYTES_MAX, CHUNKS, ChunkHash, Chunking, UNIT_BYTES, is_zero, unit_digest};
 pub use index::{FRAME_BYTES, INDEX_BYTES, Index, IndexError, Unit};
 pub use leaf::{Chunk, Frame, Kind, LEAF_BYTES, Leaf, most_compressed};
 pub use manifest::{

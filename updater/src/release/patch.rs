@@ -74,7 +74,8 @@ pub fn to_bytes(patches: &[Patch]) -> Vec<u8> {
 pub fn parse(bytes: &[u8], index: &Index, old_size: u64) -> Result<Vec<Patch>, IndexError> {
     let mut rest = bytes;
     let mut take = |length: usize| {
-        let (taken, behind) = rest.split_at_checked(length).ok_or(IndexError("a patch index that is too short"))?;
+        let (taken, behind) =
+            rest.split_at_checked(length).ok_or(IndexError("a patch index that is too short"))?;
         rest = behind;
         Ok::<_, IndexError>(taken)
     };
@@ -90,7 +91,8 @@ pub fn parse(bytes: &[u8], index: &Index, old_size: u64) -> Result<Vec<Patch>, I
     for _ in 0..word(header, 8) {
         let entry = take(44)?;
         let number = word(entry, 0);
-        let unit = index.units().get(number as usize).ok_or(IndexError("a patch of a unit that is not there"))?;
+        let unit =
+            index.units().get(number as usize).ok_or(IndexError("a patch of a unit that is not there"))?;
         if patches.last().is_some_and(|before| before.unit >= number) {
             return Err(IndexError("a patch index that is out of order"));
         }
@@ -102,8 +104,9 @@ pub fn parse(bytes: &[u8], index: &Index, old_size: u64) -> Result<Vec<Patch>, I
             .chunks_exact(12)
             .map(|range| (u64::from(word(range, 0)) | u64::from(word(range, 4)) << 32, word(range, 8)))
             .collect();
-        let ends_inside =
-            |(begin, length): &(u64, u32)| begin.checked_add((*length).into()).is_some_and(|end| end <= old_size);
+        let ends_inside = |(begin, length): &(u64, u32)| {
+            begin.checked_add((*length).into()).is_some_and(|end| end <= old_size)
+        };
         let length: u64 = ranges.iter().map(|range| u64::from(range.1)).sum();
         if length > u64::from(PREFIX_BYTES) || !ranges.iter().all(ends_inside) {
             return Err(IndexError("a patch with impossible ranges"));
@@ -112,7 +115,15 @@ pub fn parse(bytes: &[u8], index: &Index, old_size: u64) -> Result<Vec<Patch>, I
         prefix_sha256.copy_from_slice(take(16)?);
         let bits = take((unit.chunks as usize).div_ceil(8))?;
         let chunks = (0..unit.chunks as usize).map(|at| bits[at / 8] >> (at % 8) & 1 == 1).collect();
-        patches.push(Patch { unit: number, offset, compressed, sha256: hash(entry, 8), ranges, prefix_sha256, chunks });
+        patches.push(Patch {
+            unit: number,
+            offset,
+            compressed,
+            sha256: hash(entry, 8),
+            ranges,
+            prefix_sha256,
+            chunks,
+        });
         offset += u64::from(compressed);
     }
     if rest.is_empty() { Ok(patches) } else { Err(IndexError("a patch index with something behind its end")) }
@@ -126,7 +137,11 @@ mod tests {
     fn index() -> Index {
         let mut index = Index::new(Chunking::Aligned(4096));
         for _ in 0..3 {
-            let leaf = Leaf { context: 0, frames: vec![], chunks: vec![Chunk { length: 4096, kind: Kind::Zero }; 10] };
+            let leaf = Leaf {
+                context: 0,
+                frames: vec![],
+                chunks: vec![Chunk { length: 4096, kind: Kind::Zero }; 10],
+            };
             index.push(&leaf, &[0; 5], [0; 32]);
         }
         index
@@ -158,7 +173,9 @@ mod tests {
     #[test]
     fn ranges_that_are_not_in_the_old_image_or_do_not_fit_into_memory_are_refused() {
         assert!(parse(&to_bytes(&patches()), &index(), 999).is_err());
-        for ranges in [vec![(u64::MAX, 1)], vec![(0, PREFIX_BYTES), (0, 1)], vec![(0, 1); RANGES as usize + 1]] {
+        for ranges in
+            [vec![(u64::MAX, 1)], vec![(0, PREFIX_BYTES), (0, 1)], vec![(0, 1); RANGES as usize + 1]]
+        {
             let mut wrong = patches();
             wrong[0].ranges = ranges;
             assert!(parse(&to_bytes(&wrong), &index(), u64::MAX).is_err());

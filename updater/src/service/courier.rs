@@ -42,12 +42,25 @@ type Wanted = (What, String, u64, u64, bool);
 enum What {
     Trust(Document),
     Manifest,
-    Index { image: usize },
+    Index {
+        image: usize,
+    },
     /// Leaves of so many units, and how many of them have come.
-    Leaves { image: usize, unit: usize, count: usize, taken: usize },
-    PatchIndex { image: usize, sha256: String },
+    Leaves {
+        image: usize,
+        unit: usize,
+        count: usize,
+        taken: usize,
+    },
+    PatchIndex {
+        image: usize,
+        sha256: String,
+    },
     /// Frames that are not decoded yet, and where in the file the buffer begins.
-    Frames { expected: VecDeque<Expected>, position: u64 },
+    Frames {
+        expected: VecDeque<Expected>,
+        position: u64,
+    },
 }
 
 impl Updater {
@@ -137,7 +150,13 @@ impl Updater {
                 let expected = VecDeque::from(expected);
                 expected.front().zip(expected.back()).map(|(first, last)| {
                     let (offset, end) = (first.offset, last.offset + u64::from(last.compressed));
-                    (What::Frames { expected: expected.clone(), position: offset }, path, offset, end - offset, true)
+                    (
+                        What::Frames { expected: expected.clone(), position: offset },
+                        path,
+                        offset,
+                        end - offset,
+                        true,
+                    )
                 })
             }
             _ => None,
@@ -336,7 +355,8 @@ impl Updater {
         let What::Leaves { image, unit, count, taken } = &mut open.what else { return Ok(Ok(Going::On)) };
         let mut used = 0;
         while taken < count {
-            let entry = self.engine.work().and_then(|work| work.index(*image)?.units().get(*unit + *taken).cloned());
+            let entry =
+                self.engine.work().and_then(|work| work.index(*image)?.units().get(*unit + *taken).cloned());
             let Some(entry) = entry else {
                 return Ok(Err((cause::CANCELLED, "the install was given up".to_owned())));
             };

@@ -66,7 +66,8 @@ impl Updater {
         }
         let mut expected: Vec<Expected> = Vec::new();
         let is_patch = matches!(self.way(image, unit), Some(Way::Patch));
-        let units = self.engine.work().and_then(|work| work.index(image)).map_or(0, |index| index.units().len());
+        let units =
+            self.engine.work().and_then(|work| work.index(image)).map_or(0, |index| index.units().len());
         for number in unit..units {
             let is_done = self.engine.work().is_some_and(|work| work.is_done(image, number));
             let way = self.way(image, number).filter(|_| !is_done).cloned();
@@ -160,7 +161,9 @@ impl Updater {
         let Some(making) = &self.making else { return Ok(true) };
         let lacks = making.lacks();
         let brings: Vec<bool> = match self.way(making.image, making.number) {
-            Some(Way::Patch) => self.patch(making.image, making.number).map_or(vec![], |patch| patch.chunks.clone()),
+            Some(Way::Patch) => {
+                self.patch(making.image, making.number).map_or(vec![], |patch| patch.chunks.clone())
+            }
             Some(Way::Frames(frames)) => {
                 let mut brings = vec![false; lacks.len()];
                 let chunks = making.leaf.frame_chunks().enumerate();
@@ -241,7 +244,8 @@ impl Updater {
         let offsets: Vec<_> = making.leaf.offsets().collect();
         let context = making.leaf.context_of(frame, offsets[first]);
         self.repeat(making).map_err(|error| error.to_string())?;
-        let is_there = |at: usize| making.filled[at] || offsets[at] as usize + making.length(at) <= context.start;
+        let is_there =
+            |at: usize| making.filled[at] || offsets[at] as usize + making.length(at) <= context.start;
         if !(0..first).all(is_there) {
             return Ok(false);
         }
@@ -279,7 +283,13 @@ impl Updater {
     }
 
     /// Decodes these chunks into `self.scratch`.
-    fn decode(&mut self, making: &Making, chunks: &[usize], prefix: &[u8], bytes: &[u8]) -> Result<(), String> {
+    fn decode(
+        &mut self,
+        making: &Making,
+        chunks: &[usize],
+        prefix: &[u8],
+        bytes: &[u8],
+    ) -> Result<(), String> {
         let size = chunks.iter().map(|at| making.length(*at)).sum();
         decompress(&mut self.decompressor, prefix, bytes, size, &mut self.scratch)
             .map_err(|error| format!("unit {} of the image: {error}", making.number))
@@ -403,7 +413,8 @@ impl Updater {
                     self.unit.copy_within(inside..inside + range.len(), range.start);
                 }
                 None => {
-                    let part = self.parts.get(making.image).ok_or_else(|| io::Error::other("no such part"))?;
+                    let part =
+                        self.parts.get(making.image).ok_or_else(|| io::Error::other("no such part"))?;
                     part.read(other, &mut self.unit[range.clone()])?;
                     restore_head(&self.heads[making.image], other, &mut self.unit[range]);
                 }

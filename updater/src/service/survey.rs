@@ -50,7 +50,9 @@ impl Updater {
 
     fn target(&self) -> io::Result<String> {
         let install = self.engine.journal().install.as_ref();
-        install.map(|install| install.target.clone()).ok_or_else(|| io::Error::other("no install is under way"))
+        install
+            .map(|install| install.target.clone())
+            .ok_or_else(|| io::Error::other("no install is under way"))
     }
 
     fn name(&self, image: usize) -> io::Result<String> {
@@ -104,12 +106,12 @@ impl Updater {
         let patch = wanted.patches.iter().position(|patch| patch.from == sha256);
         let units = map.units().iter().enumerate().map(|(number, unit)| (unit.digest, number)).collect();
         let running = File::open(path)?;
-        *self.known_mut(image) = Known { map: Some(map), units, patch, running: Some(running), ..Known::default() };
+        *self.known_mut(image) =
+            Known { map: Some(map), units, patch, running: Some(running), ..Known::default() };
         let known = self.leaves_at_hand(image, &index);
         // Kept before an interruption, it is not fetched again.
-        let wants = |patch: &usize| {
-            self.stash.patch_index(image, &wanted.patches[*patch].index.sha256).is_none()
-        };
+        let wants =
+            |patch: &usize| self.stash.patch_index(image, &wanted.patches[*patch].index.sha256).is_none();
         Ok(Some(Survey { index, known, patch: patch.filter(wants) }))
     }
 
@@ -131,8 +133,10 @@ impl Updater {
             return Ok(leaf);
         }
         let known = self.known.get(image);
-        let found = known.and_then(|known| Some((known.map.as_ref()?, known.units.get(&index.units()[unit].digest)?)));
-        let (map, number) = found.ok_or_else(|| io::Error::other(format!("the leaf of unit {unit} is not here")))?;
+        let found = known
+            .and_then(|known| Some((known.map.as_ref()?, known.units.get(&index.units()[unit].digest)?)));
+        let (map, number) =
+            found.ok_or_else(|| io::Error::other(format!("the leaf of unit {unit} is not here")))?;
         map.leaf(*number)
     }
 
@@ -268,7 +272,9 @@ impl Updater {
         let keep = |image: usize, target: &str| -> io::Result<()> {
             let Some(work) = self.engine.work() else { return Ok(()) };
             let wanted = &work.manifest().images[image];
-            let Some((index, chunking)) = work.index(image).and_then(|index| Some((index, index.chunking()?))) else {
+            let Some((index, chunking)) =
+                work.index(image).and_then(|index| Some((index, index.chunking()?)))
+            else {
                 return Ok(());
             };
             let mut writer = MapWriter::new(&self.map_file(target, &wanted.name), chunking)?;
@@ -341,10 +347,12 @@ impl Updater {
     pub(super) fn map_when_idle(&mut self) -> io::Result<bool> {
         if self.mapping.is_none() {
             let running = self.engine.running().to_owned();
-            let images = self.config.slot(&running).map(|slot| slot.parts.keys().cloned().collect::<Vec<_>>());
-            let unmapped = images.unwrap_or_default().into_iter().find(|image| {
-                !self.unmappable.contains(image) && !self.map_file(&running, image).exists()
-            });
+            let images =
+                self.config.slot(&running).map(|slot| slot.parts.keys().cloned().collect::<Vec<_>>());
+            let unmapped = images
+                .unwrap_or_default()
+                .into_iter()
+                .find(|image| !self.unmappable.contains(image) && !self.map_file(&running, image).exists());
             let Some(image) = unmapped else { return Ok(false) };
             if let Err(error) = self.begin_mapping(&image, USUAL) {
                 warn!(%error, image, "the running slot could not be mapped");

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::release::{Chunking, INDEX_BYTES, Leaf, LEAF_BYTES, UNIT_BYTES, Unit};
+use crate::release::{Chunking, INDEX_BYTES, LEAF_BYTES, Leaf, UNIT_BYTES, Unit};
 
 const MAGIC: &[u8; 4] = b"VIGM";
 const VERSION: u32 = 1;
@@ -53,7 +53,8 @@ impl Map {
             _ => None,
         };
         let count = u64::from(word(16));
-        let Some(chunking) = chunking.filter(|_| &end[..4] == MAGIC && word(4) == VERSION && count <= UNITS) else {
+        let Some(chunking) = chunking.filter(|_| &end[..4] == MAGIC && word(4) == VERSION && count <= UNITS)
+        else {
             return Ok(None);
         };
         let Some(leaves) = body.checked_sub(count * ENTRY_BYTES) else { return Ok(None) };
@@ -68,7 +69,8 @@ impl Map {
         let mut map = Self { file, chunking, image_sha256, units: Vec::with_capacity(count as usize) };
         let (mut offset, mut leaf_offset) = (0, 0);
         for entry in table.chunks_exact(ENTRY_BYTES as usize) {
-            let word = |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
+            let word =
+                |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
             let mut digest = [0; 32];
             digest.copy_from_slice(&entry[12..]);
             let (length, chunks, leaf_length) = (word(0), word(4), word(8));

@@ -355,8 +355,8 @@ pub(crate) struct AddRelease {
     /// From how many of the newest releases of the product to make patches
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) patches: usize,
-    /// The manifest's format: 1 for devices whose updater reads no other
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=2))]
+    /// The manifest's format: 2 lets devices fetch only what they lack, if their updater reads it
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
     pub(crate) format: u32,
 }
 

@@ -10,7 +10,9 @@ use anyhow::{Context, Result};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use vigil_updater::release::patch::to_bytes;
-use vigil_updater::release::{Chunking, Kind, PATCH_INDEX_BYTES, PREFIX_BYTES, Part, Patch, PatchParts, blob_path};
+use vigil_updater::release::{
+    Chunking, Kind, PATCH_INDEX_BYTES, PREFIX_BYTES, Part, Patch, PatchParts, blob_path,
+};
 use vigil_updater::slot::Cutter;
 
 use super::{Raw, Units, batch_size, compress, in_parallel};
@@ -144,9 +146,8 @@ pub(crate) fn make(
         if batch.is_empty() {
             break;
         }
-        let made = in_parallel(&batch, |(number, raw)| {
-            frame(*number, raw, &chunks, &similar, &old_bytes, level)
-        })?;
+        let made =
+            in_parallel(&batch, |(number, raw)| frame(*number, raw, &chunks, &similar, &old_bytes, level))?;
         for (patch, frame) in made.into_iter().flatten() {
             blob.write(&frame)?;
             patches.push(patch);

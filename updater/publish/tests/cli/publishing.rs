@@ -65,7 +65,7 @@ fn a_release_of_format_1_is_what_the_first_updaters_read() {
     let desk = Desk::new();
     let image = desk.write_image(1);
     let mut arguments = Desk::release_arguments("2.0.0", "20");
-    arguments.extend(["--install-policy", "automatic", "--format", "1"]);
+    arguments.extend(["--install-policy", "automatic"]);
     desk.good(&arguments);
 
     let manifest = Manifest::parse(&desk.target("releases/bar/2.0.0.json")).unwrap();
@@ -91,20 +91,24 @@ fn a_release_of_format_1_is_what_the_first_updaters_read() {
 fn a_patch_is_made_from_the_release_before_which_is_put_together_from_the_repository() {
     let desk = Desk::new();
     let old = desk.write_image(1);
-    let first = desk.good(&Desk::release_arguments("2.0.0", "20"));
+    let add = |version, sequence, patches| {
+        let format = ["--format", "2", "--patches", patches];
+        desk.good(&[&Desk::release_arguments(version, sequence)[..], &format[..]].concat())
+    };
+    let first = add("2.0.0", "20", "1");
     assert_eq!(first["manifest"]["images"][0]["patches"], serde_json::Value::Null);
     // Another program of the same sources: as long, with a word changed here and there.
     let mut new = old.clone();
     new.iter_mut().step_by(997).for_each(|byte| *byte ^= 1);
     std::fs::write(desk.path("image"), &new).unwrap();
-    let second = desk.good(&Desk::release_arguments("3.0.0", "30"));
+    let second = add("3.0.0", "30", "1");
     let image = &second["manifest"]["images"][0];
     assert_eq!(image["patches"][0]["from"], first["manifest"]["images"][0]["sha256"]);
     let size = |part: &serde_json::Value| part["size"].as_u64().unwrap();
     assert!(size(&image["patches"][0]["frames"]) * 2 < size(&image["frames"]), "{image}");
     // Index, leaves and frames of both, index and frames of the patch.
     assert_eq!(desk.good(&["verify", "--repo", "repo"])["blobs"], 8);
-    let none = desk.good(&[&Desk::release_arguments("4.0.0", "40")[..], &["--patches", "0"]].concat());
+    let none = add("4.0.0", "40", "0");
     assert_eq!(none["manifest"]["images"][0]["patches"], serde_json::Value::Null);
 }
 
