@@ -18,7 +18,7 @@ use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use vigil_updater::boot::{self, BootControl, BootOrder};
 use vigil_updater::config::BootConfig;
-use vigil_wire::{Contact, Request, State, UpdateStatus};
+use vigil_wire::{Contact, Request, Response, State, UpdateStatus};
 
 /// The device's id.
 pub const DEVICE: &str = "room-1";
@@ -452,7 +452,15 @@ impl<'w> Machine<'w> {
         if matches!(status.state, State::Good | State::RolledBack) {
             courier.ask(&Request::Refresh)?;
         }
-        courier.turn(&mut honest).map(drop)
+        let Response::Need(need) = courier.ask(&Request::Next)? else {
+            std::thread::sleep(Duration::from_millis(20));
+            return Ok(());
+        };
+        // The caller decides by the state what happens; it is to see every one before anything is brought in it.
+        if courier.status()?.state == status.state {
+            courier.bring(&need, &mut honest)?;
+        }
+        Ok(())
     }
 
     /// Where the device's own files are: its log, its self-test.

@@ -1,15 +1,17 @@
-//! The manifest and indexes of the install under way, and the images' first bytes, which are written last: kept so that
-//! an interrupted install goes on without fetching them again, and believed only by their hashes.
+//! What was fetched of the install under way before its frames (manifest, indexes, leaves), and the images' first bytes,
+//! which are written last: kept so that an interrupted install goes on without fetching them again, and believed only by
+//! their hashes.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use vigil_durable::Mode;
 
-use crate::engine::Work;
-use crate::release::{INDEX_BYTES, Index, MANIFEST_BYTES, Manifest};
+use crate::release::{INDEX_BYTES, Index, Leaf, MANIFEST_BYTES, Manifest, PATCH_INDEX_BYTES};
 use crate::slot::HEAD_BYTES;
 
 /// The files.
@@ -47,22 +49,65 @@ impl Stash {
         vigil_durable::read_bounded(&self.head_file(image), HEAD_BYTES as u64).ok()?
     }
 
+    /// Keeps a leaf where it has its place among the image's leaves. It is durable after [`Self::sync_leaves`].
+    pub fn keep_leaf(&self, image: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let path = self.leaves_file(image);
+        let file = File::options().write(true).create(true).truncate(false).open(path)?;
+        file.write_all_at(bytes, offset)
+    }
+
+    /// Brings the leaves of so many images to the disk.
+    pub fn sync_leaves(&self, images: usize) -> io::Result<()> {
+        for image in 0..images {
+            match File::open(self.leaves_file(image)) {
+                Ok(file) => file.sync_all()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// A unit's leaf, if it is kept and of the hash that the index names.
+    pub fn leaf(&self, image: usize, index: &Index, unit: usize) -> Option<Leaf> {
+        let (unit, chunking) = (index.units().get(unit)?, index.chunking()?);
+        let mut bytes = vec![0; unit.leaf_length as usize];
+        let file = File::open(self.leaves_file(image)).ok()?;
+        file.read_exact_at(&mut bytes, unit.leaf_offset).ok()?;
+        let is_signed = Sha256::digest(&bytes).as_slice() == unit.leaf_sha256;
+        is_signed.then(|| Leaf::parse(&bytes, unit, chunking).ok()).flatten()
+    }
+
+    /// Keeps the index of a patch.
+    pub fn keep_patch_index(&self, image: usize, bytes: &[u8]) -> io::Result<()> {
+        vigil_durable::write("stash.patch", &self.patch_file(image), bytes, Mode::Private)
+    }
+
+    /// The index of a patch, if it is kept and has this hash.
+    pub fn patch_index(&self, image: usize, sha256: &str) -> Option<Vec<u8>> {
+        let bytes = vigil_durable::read_bounded(&self.patch_file(image), PATCH_INDEX_BYTES).ok()??;
+        (sha256_hex(&bytes) == sha256).then_some(bytes)
+    }
+
+    /// Where the map of what the target slot held lies while it is overwritten.
+    pub fn target_map(&self, image: usize) -> PathBuf {
+        self.directory.join(format!("target-{image}.map"))
+    }
+
     /// Manifest and indexes, if they are what the journal's hash vouches for.
-    pub fn load(&self, manifest_sha256: &str) -> Option<Work> {
+    pub fn load(&self, manifest_sha256: &str) -> Option<(Manifest, Vec<Index>)> {
         let bytes =
             vigil_durable::read_bounded(&self.directory.join("manifest.json"), MANIFEST_BYTES).ok()??;
         if sha256_hex(&bytes) != manifest_sha256 {
             return None;
         }
-        let mut work = Work::new(Manifest::parse(&bytes).ok()?);
-        for image in 0..work.manifest().images.len() {
+        let manifest = Manifest::parse(&bytes).ok()?;
+        let indexes = manifest.images.iter().enumerate().map(|(image, wanted)| {
             let bytes = vigil_durable::read_bounded(&self.index_file(image), INDEX_BYTES).ok()??;
-            if sha256_hex(&bytes) != work.manifest().images[image].index.sha256 {
-                return None;
-            }
-            work.set_index(image, Index::parse(&bytes).ok()?).ok()?;
-        }
-        Some(work)
+            (sha256_hex(&bytes) == wanted.index.sha256).then(|| Index::parse(&bytes).ok()).flatten()
+        });
+        let indexes = indexes.collect::<Option<_>>()?;
+        Some((manifest, indexes))
     }
 
     /// Removes everything. What cannot be removed does no harm and is overwritten by the next install.
@@ -75,6 +120,14 @@ impl Stash {
 
     fn head_file(&self, image: usize) -> PathBuf {
         self.directory.join(format!("head-{image}"))
+    }
+
+    fn leaves_file(&self, image: usize) -> PathBuf {
+        self.directory.join(format!("leaves-{image}"))
+    }
+
+    fn patch_file(&self, image: usize) -> PathBuf {
+        self.directory.join(format!("patch-{image}"))
     }
 
     fn index_file(&self, image: usize) -> PathBuf {

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use vigil_updater::release::{FRAME_BYTES, INDEX_BYTES, Index, Part, blob_path};
 
 use crate::files;
+use crate::units::ImageParts;
 
 /// Size and SHA-256 of a file, in one pass.
 pub(crate) fn hash_file(path: &Path, on_bytes: &dyn Fn(u64)) -> Result<Part> {
@@ -36,22 +37,11 @@ pub(crate) fn make(
     image: &Part,
     level: i32,
     on_bytes: &dyn Fn(u64),
-) -> Result<[Part; 2]> {
-    files::make_directory(&repository.join("blobs"))?;
-    // One name is enough: the repository is locked. What a killed process left is written over.
-    let unfinished = Unfinished(repository.join("blobs/.frames.new"));
-    let mut frames_file = BufWriter::new(
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o644)
-            .open(&unfinished.0)
-            .with_context(|| format!("cannot write {}", unfinished.0.display()))?,
-    );
+) -> Result<ImageParts> {
+    let mut frames = Blob::new(repository, "frames")?;
     let mut source = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut compressor = zstd::bulk::Compressor::new(level).context("zstd does not take this level")?;
-    let (mut index, mut image_hash, mut frames_hash) = (Index::new(), Sha256::new(), Sha256::new());
+    let (mut index, mut image_hash) = (Index::flat(), Sha256::new());
     let mut raw = Vec::with_capacity(FRAME_BYTES as usize);
     loop {
         raw.clear();
@@ -61,11 +51,8 @@ pub(crate) fn make(
         }
         image_hash.update(&raw);
         let compressed = compressor.compress(&raw).context("zstd failed")?;
-        frames_hash.update(&compressed);
-        frames_file
-            .write_all(&compressed)
-            .with_context(|| format!("cannot write {}", unfinished.0.display()))?;
-        index.push(&raw, &compressed);
+        frames.write(&compressed)?;
+        index.push_flat(&raw, &compressed);
         on_bytes(raw.len() as u64);
     }
     if index.image_size() != image.size || HEXLOWER.encode(&image_hash.finalize()) != image.sha256 {
@@ -75,14 +62,11 @@ pub(crate) fn make(
     if index_bytes.len() as u64 > INDEX_BYTES {
         bail!("{} is too large for a release", path.display());
     }
-    let frames = Part { size: index.frames_size(), sha256: HEXLOWER.encode(&frames_hash.finalize()) };
-    let file = frames_file.into_inner().context("cannot write the frames")?;
-    unfinished.finish(&file, &repository.join(blob_path(&frames.sha256)))?;
-
+    let frames = frames.finish(repository)?;
     let index_part =
         Part { size: index_bytes.len() as u64, sha256: HEXLOWER.encode(&Sha256::digest(&index_bytes)) };
     files::publish_once(&repository.join(blob_path(&index_part.sha256)), &index_bytes)?;
-    Ok([index_part, frames])
+    Ok(ImageParts { index: index_part, frames, leaves: None })
 }
 
 /// Whether a blob is there in full size. (`vigil-publish verify` also checks its hash.)
@@ -90,22 +74,48 @@ pub(crate) fn is_there(repository: &Path, part: &Part) -> bool {
     repository.join(blob_path(&part.sha256)).metadata().is_ok_and(|metadata| metadata.len() == part.size)
 }
 
-/// A file that is removed unless it is finished: a full disk must not stay full of our leftovers.
-struct Unfinished(PathBuf);
+/// A blob while it is written. It is removed unless it is finished: a full disk must not stay full of our leftovers.
+pub(crate) struct Blob {
+    path: PathBuf,
+    file: BufWriter<File>,
+    hash: Sha256,
+    size: u64,
+}
 
-impl Unfinished {
-    fn finish(&self, file: &File, path: &Path) -> Result<()> {
-        let rename = || {
-            file.sync_all()?;
-            std::fs::rename(&self.0, path)?;
-            vigil_durable::sync_directory_of(path)
+impl Blob {
+    /// `name` keeps apart what is written at the same time. One of each is enough: the repository is locked. What a killed
+    /// process left is written over.
+    pub(crate) fn new(repository: &Path, name: &str) -> Result<Self> {
+        files::make_directory(&repository.join("blobs"))?;
+        let path = repository.join(format!("blobs/.{name}.new"));
+        let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&path);
+        let file = BufWriter::new(options.with_context(|| format!("cannot write {}", path.display()))?);
+        Ok(Self { path, file, hash: Sha256::new(), size: 0 })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hash.update(bytes);
+        self.size += bytes.len() as u64;
+        self.file.write_all(bytes).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// Under the name of its content.
+    pub(crate) fn finish(mut self, repository: &Path) -> Result<Part> {
+        let part = Part { size: self.size, sha256: HEXLOWER.encode(&self.hash.clone().finalize()) };
+        let path = repository.join(blob_path(&part.sha256));
+        let mut rename = || {
+            self.file.flush()?;
+            self.file.get_ref().sync_all()?;
+            std::fs::rename(&self.path, &path)?;
+            vigil_durable::sync_directory_of(&path)
         };
-        rename().with_context(|| format!("cannot write {}", path.display()))
+        rename().with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(part)
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for Blob {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(&self.path);
     }
 }

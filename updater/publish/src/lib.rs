@@ -28,3 +28,5 @@ pub mod verify;
 
 mod blobs;
 mod files;
+mod rebuild;
+mod units;

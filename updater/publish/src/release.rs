@@ -1,17 +1,18 @@
 //! A release: its images as blobs, its manifest as a target.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use semver::Version;
-use vigil_updater::release::{Image, InstallPolicy, Manifest, Part, target_name};
+use vigil_updater::release::{Image, InstallPolicy, Manifest, Part, PatchParts, target_name};
 
-use crate::blobs;
 use crate::repository::Repository;
+use crate::units::{self, ImageParts};
+use crate::{blobs, rebuild};
 
 /// zstd's level when none is given: a release is compressed once and fetched by a fleet.
-pub const DEFAULT_LEVEL: i32 = 15;
+pub const DEFAULT_LEVEL: i32 = 19;
 
 /// What to release.
 #[derive(Clone, Debug)]
@@ -32,6 +33,10 @@ pub struct Release {
     pub allow_lower: bool,
     /// zstd's level, 1 to 22.
     pub level: i32,
+    /// 2, or 1 for devices whose updater does not know leaves and patches.
+    pub format: u32,
+    /// From how many of the newest releases of the product there are patches.
+    pub patches: usize,
 }
 
 /// What became of it.
@@ -51,7 +56,7 @@ pub fn add(repository: &mut Repository, release: &Release) -> Result<Added> {
     let published = manifests(repository)?;
     check_sequence(release, &target, &published)?;
     let mut manifest = Manifest {
-        format: 1,
+        format: release.format,
         product: release.product.clone(),
         hardware: release.hardware.clone(),
         version: release.version.clone(),
@@ -64,19 +69,29 @@ pub fn add(repository: &mut Repository, release: &Release) -> Result<Added> {
     for (name, path) in &release.images {
         progress.set_message(name.clone());
         let image = blobs::hash_file(path, &|_| ())?;
-        let [index, frames] = if let Some(parts) = made_before(repository, &image, &published) {
+        let on_bytes = |count| progress.inc(count);
+        let (directory, level) = (repository.directory(), release.level);
+        let parts = if let Some(parts) = made_before(repository, release.format, &image, &published) {
             progress.inc(image.size);
             parts
+        } else if release.format == 1 {
+            blobs::make(directory, path, &image, level, &on_bytes)?
         } else {
-            let on_bytes = |count| progress.inc(count);
-            blobs::make(repository.directory(), path, &image, release.level, &on_bytes)?
+            units::make(directory, path, &image, units::chunking(path, image.size)?, level, &on_bytes)?
+        };
+        let patches = if release.format == 1 {
+            Vec::new()
+        } else {
+            patches(repository, release, name, path, &image, &parts, &published)?
         };
         manifest.images.push(Image {
             name: name.clone(),
             size: image.size,
             sha256: image.sha256,
-            index,
-            frames,
+            index: parts.index,
+            frames: parts.frames,
+            leaves: parts.leaves,
+            patches,
         });
     }
     progress.finish_and_clear();
@@ -107,6 +122,8 @@ fn check_shape(release: &Release, manifest: &Manifest) -> Result<()> {
         sha256: sha256.clone(),
         index: part.clone(),
         frames: part.clone(),
+        leaves: (release.format == 2).then(|| part.clone()),
+        patches: Vec::new(),
     };
     let draft = Manifest { images: release.images.iter().map(image).collect(), ..manifest.clone() };
     Manifest::parse(&serde_json::to_vec(&draft)?).context("devices would refuse this release")?;
@@ -143,13 +160,61 @@ fn check_sequence(release: &Release, target: &str, published: &[(String, Manifes
 }
 
 /// The parts of the same image in a release that was published before: compressing it again would only cost time.
-fn made_before(repository: &Repository, image: &Part, published: &[(String, Manifest)]) -> Option<[Part; 2]> {
+fn made_before(
+    repository: &Repository,
+    format: u32,
+    image: &Part,
+    published: &[(String, Manifest)],
+) -> Option<ImageParts> {
     let same = published
         .iter()
+        .filter(|(_, manifest)| manifest.format == format)
         .flat_map(|(_, manifest)| &manifest.images)
         .find(|other| other.sha256 == image.sha256 && other.size == image.size)?;
     let there = |part| blobs::is_there(repository.directory(), part);
-    (there(&same.index) && there(&same.frames)).then(|| [same.index.clone(), same.frames.clone()])
+    let is_all_there = there(&same.index) && there(&same.frames) && same.leaves.iter().all(there);
+    is_all_there.then(|| ImageParts {
+        index: same.index.clone(),
+        frames: same.frames.clone(),
+        leaves: same.leaves.clone(),
+    })
+}
+
+/// Makes patches from the images of the newest releases before this one. They are put together again from the repository.
+fn patches(
+    repository: &Repository,
+    release: &Release,
+    name: &str,
+    path: &Path,
+    image: &Part,
+    parts: &ImageParts,
+    published: &[(String, Manifest)],
+) -> Result<Vec<PatchParts>> {
+    let mut before: Vec<_> = published
+        .iter()
+        .map(|(_, manifest)| manifest)
+        .filter(|other| other.product == release.product && other.sequence < release.sequence)
+        .collect();
+    before.sort_by_key(|manifest| std::cmp::Reverse(manifest.sequence));
+    let index = rebuild::index(repository.directory(), &parts.index)?;
+    let Some(chunking) = index.chunking() else { return Ok(Vec::new()) };
+    let mut patches: Vec<PatchParts> = Vec::new();
+    for manifest in before.into_iter().take(release.patches) {
+        let old = manifest.images.iter().find(|old| old.name == name && old.sha256 != image.sha256);
+        let Some(old) = old.filter(|old| patches.iter().all(|patch| patch.from != old.sha256)) else {
+            continue;
+        };
+        let file = rebuild::image(repository.directory(), old)
+            .with_context(|| format!("version {}, which a patch is to start from", manifest.version))?;
+        let bar = ProgressBar::new(image.size).with_style(style()?);
+        bar.set_message(format!("{} -> {}", manifest.version, release.version));
+        let on_bytes = |count| bar.inc(count);
+        let made =
+            units::make_patch(repository.directory(), file.path(), path, chunking, release.level, &on_bytes)?;
+        bar.finish_and_clear();
+        patches.extend(made);
+    }
+    Ok(patches)
 }
 
 /// Drawn on a terminal only.
@@ -158,6 +223,9 @@ fn progress(release: &Release) -> Result<ProgressBar> {
     for (_, path) in &release.images {
         total += path.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
     }
-    let style = ProgressStyle::with_template("{msg:12} {wide_bar} {bytes}/{total_bytes} {eta}")?;
-    Ok(ProgressBar::new(total).with_style(style))
+    Ok(ProgressBar::new(total).with_style(style()?))
+}
+
+fn style() -> Result<ProgressStyle> {
+    Ok(ProgressStyle::with_template("{msg:18} {wide_bar} {bytes}/{total_bytes} {eta}")?)
 }

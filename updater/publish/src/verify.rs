@@ -57,8 +57,7 @@ pub fn repository(directory: &Path, now: Timestamp) -> Result<Verified> {
                 for image in &manifest.images {
                     check_index(directory, image)
                         .with_context(|| format!("image {} of {name}", image.name))?;
-                    parts.insert(image.index.sha256.clone(), image.index.clone());
-                    parts.insert(image.frames.sha256.clone(), image.frames.clone());
+                    parts.extend(image.parts().map(|part| (part.sha256.clone(), part.clone())));
                 }
             }
         }

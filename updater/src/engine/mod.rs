@@ -6,17 +6,18 @@
 
 mod control;
 mod judge;
+pub mod plan;
 mod trial;
 mod types;
 mod work;
 
 use std::time::Duration;
 
-use vigil_wire::{Contact, Failure, ProgressState, State};
+use vigil_wire::{Contact, Failure, PlanStatus, ProgressState, State};
 
 pub use control::Refused;
 pub use types::{Boot, CheckFailure, Event, LastBoot, Now, Order, Output, Policy, Step, cause};
-pub use work::{ImageWork, Work};
+pub use work::{Survey, Way, Work};
 
 use crate::journal::{Install, Journal};
 
@@ -124,7 +125,7 @@ impl Engine {
         let work = self.work.as_ref()?;
         match self.journal.state {
             State::Writing => Some(work.written()),
-            State::Verifying => Some(work.read_back()),
+            State::Verifying => Some(work.was_all_read_back()),
             _ => None,
         }
     }
@@ -215,7 +216,37 @@ impl Engine {
             (State::Checking, Event::Manifest { manifest, sha256 }) => {
                 self.on_manifest(now, *manifest, sha256)
             }
-            (State::Checking, Event::Index { image, index }) => self.on_index(now, image, index),
+            (State::Checking, Event::Index { image, survey }) => {
+                self.on_survey(now, |work| work.set_survey(image, survey))
+            }
+            (State::Checking, Event::Unmapped { image, index }) => {
+                self.on_survey(now, |work| work.set_unmapped(image, index))
+            }
+            (State::Writing, Event::LeafWanted { image, unit }) => {
+                if let Some(work) = &mut self.work {
+                    work.wants_leaf(image, unit);
+                }
+                vec![]
+            }
+            (State::Checking | State::Writing, Event::Leaves { image, unit, count }) => {
+                self.on_survey(now, |work| {
+                    work.took_leaves(image, unit, count);
+                    Ok(())
+                })
+            }
+            (State::Checking | State::Writing, Event::PatchIndex { image }) => self.on_survey(now, |work| {
+                work.took_patch_index(image);
+                Ok(())
+            }),
+            (State::Checking | State::Writing, Event::Planned { plan, ways }) => {
+                self.on_planned(now, plan, ways)
+            }
+            (State::Writing, Event::Rerouted { image, unit, way }) => {
+                if let Some(work) = &mut self.work {
+                    work.reroute(image, unit, way);
+                }
+                vec![]
+            }
             (_, Event::Excluded) => {
                 self.excluded = true;
                 vec![]
@@ -238,23 +269,30 @@ impl Engine {
                     vec![]
                 }
             }
-            (State::Writing, Event::Inspected { image, frame, matches }) => {
+            (State::Writing, Event::Inspected { image, unit, matches }) => {
                 self.last_fed = now.boot;
                 if let Some(work) = &mut self.work {
-                    work.inspected(image, frame, matches);
+                    work.inspected(image, unit, matches);
                 }
                 self.after_write()
             }
-            (State::Writing, Event::Written { image, frame }) => {
+            (State::Writing, Event::Begun { image, unit }) => {
                 self.last_fed = now.boot;
                 self.fetch_failures = 0;
                 if let Some(work) = &mut self.work {
-                    work.wrote(image, frame);
+                    work.began(image, unit);
+                }
+                vec![]
+            }
+            (State::Writing, Event::Written { image, unit }) => {
+                self.last_fed = now.boot;
+                if let Some(work) = &mut self.work {
+                    work.wrote(image, unit);
                 }
                 self.after_write()
             }
-            (State::Verifying, Event::ReadBack { image, frame, matches }) => {
-                self.on_read_back(now, image, frame, matches)
+            (State::Verifying, Event::ReadBack { image, unit, matches }) => {
+                self.on_read_back(now, image, unit, matches)
             }
             (State::Verifying, Event::ImageHash { image, matches }) => {
                 self.on_image_hash(now, image, matches)
@@ -305,10 +343,7 @@ impl Engine {
         let step = if self.refreshed {
             match &self.work {
                 None => Step::FetchManifest { target: install.release_target.clone() },
-                Some(work) => match work.missing_index() {
-                    Some(image) => Step::FetchIndex { image },
-                    None => Step::Rest,
-                },
+                Some(work) => work.next_to_survey().unwrap_or(Step::Plan),
             }
         } else {
             Step::Refresh
@@ -348,15 +383,27 @@ impl Engine {
         vec![Output::Save]
     }
 
-    fn on_index(&mut self, now: Now, image: usize, index: crate::release::Index) -> Vec<Output> {
+    /// Something came that it takes to plan.
+    fn on_survey(&mut self, now: Now, take: impl FnOnce(&mut Work) -> Result<(), String>) -> Vec<Output> {
         self.last_fed = now.boot;
         self.fetch_failures = 0;
         let Some(work) = &mut self.work else { return vec![] };
-        if let Err(message) = work.set_index(image, index) {
+        match take(work) {
+            Ok(()) => vec![],
+            Err(message) => self.fail(now, cause::BAD_RELEASE, &message),
+        }
+    }
+
+    fn on_planned(&mut self, now: Now, plan: PlanStatus, ways: Vec<Vec<Way>>) -> Vec<Output> {
+        self.last_fed = now.boot;
+        let Some(work) = self.work.as_mut().filter(|work| work.is_surveyed()) else { return vec![] };
+        let message = plan.to_string();
+        if let Err(message) = work.set_plan(plan, ways) {
             return self.fail(now, cause::BAD_RELEASE, &message);
         }
-        if work.missing_index().is_some() {
-            return vec![];
+        let note = Output::Note { kind: "install.planned".to_owned(), message };
+        if self.journal.state == State::Writing {
+            return vec![note];
         }
         // From here on the target slot holds nothing that may be relied upon.
         if let Some(install) = &self.journal.install {
@@ -364,31 +411,33 @@ impl Engine {
             self.journal.payloads.remove(&install.target);
         }
         self.excluded = false;
-        self.enter(State::Invalidating, "the release's index is verified")
+        let mut outputs = vec![note];
+        outputs.extend(self.enter(State::Invalidating, "it is known what to fetch and write"));
+        outputs
     }
 
     fn after_write(&mut self) -> Vec<Output> {
         let done = self.work.as_ref().is_some_and(Work::is_written);
         if done {
-            self.enter(State::Verifying, "every frame is written; reading the slot back")
+            self.enter(State::Verifying, "every unit is written; reading the slot back")
         } else {
             vec![]
         }
     }
 
-    fn on_read_back(&mut self, now: Now, image: usize, frame: usize, matches: bool) -> Vec<Output> {
+    fn on_read_back(&mut self, now: Now, image: usize, unit: usize, matches: bool) -> Vec<Output> {
         let Some(work) = &mut self.work else { return vec![] };
         if matches {
-            work.was_read_back(image, frame);
+            work.was_read_back(image, unit);
             return vec![];
         }
-        self.reject_slot(now, &format!("frame {frame} of the slot did not read back as it was written"))
+        self.reject_slot(now, &format!("unit {unit} of the slot did not read back as it was written"))
     }
 
     fn on_image_hash(&mut self, now: Now, image: usize, matches: bool) -> Vec<Output> {
         let Some(work) = &mut self.work else { return vec![] };
         if !matches {
-            // Every frame matched the signed index and the whole does not match the signed manifest.
+            // Every unit matched the signed index and the whole does not match the signed manifest.
             return self.fail(now, cause::BAD_RELEASE, "the image's hash is not the one in the manifest");
         }
         work.hash_matched(image);

@@ -4,7 +4,7 @@ use super::*;
 use crate::boot::BootOrder;
 use crate::release::{FRAME_BYTES, Index, Manifest};
 use proptest::prelude::*;
-use vigil_wire::{Control, Fault};
+use vigil_wire::{Control, Fault, PlanStatus};
 
 const FRAMES: usize = 3;
 const IMAGES: usize = 2;
@@ -20,10 +20,10 @@ fn release(sequence: u64) -> (Manifest, Index) {
 }
 
 fn make_release(sequence: u64) -> (Manifest, Index) {
-    let mut index = Index::new();
+    let mut index = Index::flat();
     for frame in 0..FRAMES {
         let raw = vec![frame as u8; if frame + 1 < FRAMES { FRAME_BYTES as usize } else { 7 }];
-        index.push(&raw, &[9; 5]);
+        index.push_flat(&raw, &[9; 5]);
     }
     let hash = format!("{sequence:02x}").repeat(32);
     let image = |name| {
@@ -112,6 +112,13 @@ struct World {
     /// Saves that fail for want of room, before one succeeds.
     full: u32,
     notes: Vec<String>,
+    /// Units that were written and are not on the disk.
+    unflushed: Vec<(usize, usize)>,
+}
+
+/// All is known of an image by its index.
+fn survey(index: Index) -> Survey {
+    Survey { known: vec![true; index.units().len()], index, patch: None }
 }
 
 impl World {
@@ -144,6 +151,7 @@ impl World {
             countdown: None,
             full: 0,
             notes: vec![],
+            unflushed: vec![],
         };
         world.power_on(false);
         world.order();
@@ -177,6 +185,7 @@ impl World {
     /// Boots until something starts that can run the updater.
     fn power_on(&mut self, power_failed: bool) {
         self.engine = None;
+        self.unflushed.clear();
         let mut last = LastBoot { power: power_failed && self.behaviour.tells_power, ..LastBoot::default() };
         for _ in 0..20 {
             self.boots += 1;
@@ -247,7 +256,10 @@ impl World {
                 Output::Save => self.disk.journal = engine.journal().clone(),
                 Output::Floor(floor) => self.disk.floor = floor,
                 Output::Note { kind, .. } => self.notes.push(kind),
-                Output::DropWork => self.disk.heads = [None; IMAGES],
+                Output::DropWork => {
+                    self.disk.heads = [None; IMAGES];
+                    self.unflushed.clear();
+                }
             }
         }
     }
@@ -278,6 +290,16 @@ impl World {
     fn may_write(&self) {
         let target = &self.disk.journal.install.as_ref().unwrap().target;
         assert!(!self.disk.order.may_boot(target), "a slot in the boot order is written");
+    }
+
+    /// What was begun first comes to the disk.
+    fn settle(&mut self) {
+        let (image, unit) = self.unflushed.remove(0);
+        if unit > 0 {
+            let target = self.target();
+            self.disk.slots[target][image][unit] = self.sequence;
+        }
+        self.tell(Event::Written { image, unit });
     }
 
     fn step(&mut self) {
@@ -312,7 +334,16 @@ impl World {
             Step::FetchManifest { .. } => {
                 self.tell(Event::Manifest { manifest: Box::new(manifest), sha256: "m".into() });
             }
-            Step::FetchIndex { image } => self.tell(Event::Index { image, index }),
+            Step::FetchIndex { image } => self.tell(Event::Index { image, survey: survey(index) }),
+            Step::Map { .. } | Step::FetchLeaves { .. } | Step::FetchPatchIndex { .. } => {
+                panic!("nothing is to be mapped and there are no leaves")
+            }
+            Step::Plan => {
+                // Every other unit comes of what the device has.
+                let way = |unit| if unit % 2 == 0 { Way::Frames(vec![0]) } else { Way::Local };
+                let ways = vec![(0..FRAMES).map(way).collect(); IMAGES];
+                self.tell(Event::Planned { plan: PlanStatus::default(), ways });
+            }
             Step::Exclude { slot } => {
                 self.disk.order = self.disk.order.clone().without(&slot);
                 self.tell(Event::Excluded);
@@ -347,30 +378,32 @@ impl World {
             Step::Reload => {
                 let mut work = Work::new(manifest);
                 for image in 0..IMAGES {
-                    work.set_index(image, index.clone()).unwrap();
+                    work.set_survey(image, survey(index.clone())).unwrap();
                 }
                 self.tell(Event::Reloaded(Some(Box::new(work))));
             }
-            Step::Inspect { image, frame } => {
-                let matches = self.reads(image, frame);
-                self.tell(Event::Inspected { image, frame, matches });
+            Step::Inspect { image, unit } => {
+                let matches = self.reads(image, unit);
+                self.tell(Event::Inspected { image, unit, matches });
             }
-            Step::FetchFrames { image, frame, .. } => {
+            Step::FetchFrames { image, unit } | Step::Make { image, unit } => {
                 self.may_write();
-                if frame == 0 {
+                if unit == 0 {
                     self.disk.heads[image] = Some(self.sequence);
                     if self.cut() {
                         return;
                     }
-                } else {
-                    let target = self.target();
-                    self.disk.slots[target][image][frame] = self.sequence;
                 }
-                self.tell(Event::Written { image, frame });
+                self.tell(Event::Begun { image, unit });
+                self.unflushed.push((image, unit));
+                if self.unflushed.len() == 2 {
+                    self.settle();
+                }
             }
-            Step::ReadBack { image, frame } => {
-                let matches = self.reads(image, frame);
-                self.tell(Event::ReadBack { image, frame, matches });
+            Step::Settle => self.settle(),
+            Step::ReadBack { image, unit } => {
+                let matches = self.reads(image, unit);
+                self.tell(Event::ReadBack { image, unit, matches });
             }
             Step::CompareImage { image } => self.tell(Event::ImageHash { image, matches: true }),
             Step::Proceed => self.tell(Event::Proceed),

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use vigil_wire::{Contact, Control};
+use vigil_wire::{Contact, Control, PlanStatus};
 
-use super::work::Work;
+use super::work::{Survey, Way, Work};
 use crate::release::{Index, Manifest};
 
 /// The two clocks: the wall clock is only ever shown, the boot clock decides.
@@ -218,12 +218,56 @@ pub enum Event {
         /// SHA-256 of its bytes, lower-case hex.
         sha256: String,
     },
-    /// An image's index, of the hash that the manifest names.
+    /// An image's index, and what the device knows of the image by that.
     Index {
         /// Position of the image in the manifest.
         image: usize,
+        /// What is known.
+        survey: Survey,
+    },
+    /// Leaves, of the hashes that the index names, are kept.
+    Leaves {
+        /// Image.
+        image: usize,
+        /// The first unit.
+        unit: usize,
+        /// How many.
+        count: usize,
+    },
+    /// The index of a patch, of the hash that the manifest names, is kept.
+    PatchIndex {
+        /// Image.
+        image: usize,
+    },
+    /// Where everything will come from.
+    Planned {
+        /// For people.
+        plan: PlanStatus,
+        /// For each image, for each unit.
+        ways: Vec<Vec<Way>>,
+    },
+    /// A unit's leaf is needed after all.
+    LeafWanted {
+        /// Image.
+        image: usize,
+        /// Unit.
+        unit: usize,
+    },
+    /// The running slot must be mapped before it is known what an image's index means.
+    Unmapped {
+        /// Image.
+        image: usize,
         /// Its index.
         index: Index,
+    },
+    /// A unit cannot be made as it was planned: what the device was to have had changed.
+    Rerouted {
+        /// Image.
+        image: usize,
+        /// Unit.
+        unit: usize,
+        /// How instead.
+        way: Way,
     },
     /// The slot left the boot order.
     Excluded,
@@ -236,28 +280,35 @@ pub enum Event {
     },
     /// Manifest and indexes as they were kept; none if they were lost.
     Reloaded(Option<Box<Work>>),
-    /// A frame of the target slot was held against the index.
+    /// A unit of the target slot was held against the index.
     Inspected {
         /// Image.
         image: usize,
-        /// Frame.
-        frame: usize,
+        /// Unit.
+        unit: usize,
         /// It is there already.
         matches: bool,
     },
-    /// A frame was written and is on the disk.
+    /// A unit was written and is on its way to the disk.
+    Begun {
+        /// Image.
+        image: usize,
+        /// Unit.
+        unit: usize,
+    },
+    /// It is on the disk.
     Written {
         /// Image.
         image: usize,
-        /// Frame.
-        frame: usize,
+        /// Unit.
+        unit: usize,
     },
-    /// A frame was read back.
+    /// A unit was read back.
     ReadBack {
         /// Image.
         image: usize,
-        /// Frame.
-        frame: usize,
+        /// Unit.
+        unit: usize,
         /// It is what the index says.
         matches: bool,
     },
@@ -328,6 +379,29 @@ pub enum Step {
         /// Image.
         image: usize,
     },
+    /// Have a run of leaves fetched, one after the other.
+    FetchLeaves {
+        /// Image.
+        image: usize,
+        /// The first unit.
+        unit: usize,
+        /// How many.
+        count: usize,
+    },
+    /// Have a patch's index fetched.
+    FetchPatchIndex {
+        /// Image.
+        image: usize,
+        /// Position of the patch in the image's part of the manifest.
+        patch: usize,
+    },
+    /// Map the running slot, a piece at a time: it is not known what is in it.
+    Map {
+        /// Image.
+        image: usize,
+    },
+    /// Find out where everything will come from.
+    Plan,
     /// Take the slot out of the boot order.
     Exclude {
         /// The slot.
@@ -339,28 +413,35 @@ pub enum Step {
     Unseal,
     /// Read manifest and indexes from the disk.
     Reload,
-    /// Hold a frame of the target slot against the index.
+    /// Hold a unit of the target slot against the index.
     Inspect {
         /// Image.
         image: usize,
-        /// Frame.
-        frame: usize,
+        /// Unit.
+        unit: usize,
     },
-    /// Have a run of frames fetched, one after the other.
+    /// Make a unit of what the device has, and write it.
+    Make {
+        /// Image.
+        image: usize,
+        /// Unit.
+        unit: usize,
+    },
+    /// Have frames fetched, those of this unit first.
     FetchFrames {
         /// Image.
         image: usize,
-        /// The first.
-        frame: usize,
-        /// How many.
-        count: usize,
+        /// Unit.
+        unit: usize,
     },
-    /// Read a frame of the target slot back.
+    /// Wait until what was written is on the disk.
+    Settle,
+    /// Read a unit of the target slot back.
     ReadBack {
         /// Image.
         image: usize,
-        /// Frame.
-        frame: usize,
+        /// Unit.
+        unit: usize,
     },
     /// Compare the hash of all that was read back of an image.
     CompareImage {

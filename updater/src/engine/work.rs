@@ -1,6 +1,6 @@
-//! Which frames of which images are done.
+//! Which units of which images are done, and where the others come from.
 
-use vigil_wire::ProgressState;
+use vigil_wire::{PlanStatus, ProgressState};
 
 use super::Step;
 use crate::release::{Index, Manifest};
@@ -10,30 +10,72 @@ use crate::release::{Index, Manifest};
 pub struct Work {
     manifest: Manifest,
     images: Vec<ImageWork>,
+    /// What was told of the plan.
+    plan: Option<PlanStatus>,
     /// How often the slot had to be written again.
     pub(super) rejections: u32,
-    /// Whether the slot may hold frames of this release: then it is looked at before anything is fetched.
+    /// Whether the slot may hold units of this release: then it is looked at before anything is fetched.
     pub(super) resumed: bool,
 }
 
 /// One image being installed.
 #[derive(Clone, Debug, Default)]
-pub struct ImageWork {
+struct ImageWork {
     index: Option<Index>,
-    /// Frames of the target slot that were held against the index.
+    /// For each unit whether its leaf is here, or not needed.
+    leaves: Vec<bool>,
+    /// The running slot must be mapped first.
+    unmapped: bool,
+    /// The manifest's patch that starts from what the device runs, until its index is here.
+    patch: Option<usize>,
+    /// For each unit where it comes from; empty until it is planned.
+    ways: Vec<Way>,
+    /// Units of the target slot that were held against the index.
     inspected: usize,
-    /// Whether each frame is in the target slot.
-    have: Vec<bool>,
-    /// Frames that were read back, from the first on.
+    /// What became of each unit.
+    done: Vec<Done>,
+    /// Units that were read back, from the first on.
     read_back: usize,
     hash_matched: bool,
+}
+
+/// Where a unit comes from, besides what the device has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The device has all of it.
+    Local,
+    /// These of its frames, in order, are fetched.
+    Frames(Vec<u16>),
+    /// A patch frame is fetched.
+    Patch,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Done {
+    #[default]
+    No,
+    /// Written, and on its way to the disk.
+    Begun,
+    /// On the disk.
+    Yes,
+}
+
+/// What is known of an image when its index is here.
+#[derive(Debug)]
+pub struct Survey {
+    /// The index, of the hash that the manifest names.
+    pub index: Index,
+    /// For each unit whether its leaf need not be fetched.
+    pub known: Vec<bool>,
+    /// The manifest's patch that starts from the image that the device runs.
+    pub patch: Option<usize>,
 }
 
 impl Work {
     /// Nothing done yet.
     pub fn new(manifest: Manifest) -> Self {
         let images = manifest.images.iter().map(|_| ImageWork::default()).collect();
-        Self { manifest, images, rejections: 0, resumed: false }
+        Self { manifest, images, plan: None, rejections: 0, resumed: false }
     }
 
     /// The manifest.
@@ -46,42 +88,113 @@ impl Work {
         self.images.get(image)?.index.as_ref()
     }
 
+    /// Where a unit comes from, once it is planned.
+    pub fn way(&self, image: usize, unit: usize) -> Option<&Way> {
+        self.images.get(image)?.ways.get(unit)
+    }
+
+    /// Whether a unit is in the target slot, or on its way there.
+    pub fn is_done(&self, image: usize, unit: usize) -> bool {
+        self.images[image].done[unit] != Done::No
+    }
+
+    /// What is fetched and written, once it is planned.
+    pub fn plan(&self) -> Option<&PlanStatus> {
+        self.plan.as_ref()
+    }
+
     /// Whether what was written did not read back as signed: then what is decoded is looked at before it is written, to
     /// tell a wrong release from a bad disk.
     pub fn is_suspect(&self) -> bool {
         self.rejections > 0
     }
 
-    /// The first image without its index.
-    pub fn missing_index(&self) -> Option<usize> {
-        self.images.iter().position(|image| image.index.is_none())
+    /// Whether every image's index is here, and what it takes to plan.
+    pub fn is_surveyed(&self) -> bool {
+        self.next_to_survey().is_none()
     }
 
     /// Takes in an index, if it fits the manifest.
-    pub fn set_index(&mut self, image: usize, index: Index) -> Result<(), String> {
+    pub fn set_survey(&mut self, image: usize, survey: Survey) -> Result<(), String> {
         let (Some(wanted), Some(work)) = (self.manifest.images.get(image), self.images.get_mut(image)) else {
             return Err(format!("the manifest has no image number {image}"));
         };
-        if index.image_size() != wanted.size || index.frames_size() != wanted.frames.size {
+        let index = survey.index;
+        let leaves = wanted.leaves.as_ref().map_or(0, |leaves| leaves.size);
+        if index.image_size() != wanted.size
+            || index.frames_size() != wanted.frames.size
+            || index.leaves_size() != leaves
+            || index.chunking().is_some() != wanted.leaves.is_some()
+            || survey.known.len() != index.units().len()
+        {
             return Err(format!("the index of image {} is for another size", wanted.name));
         }
-        work.have = vec![false; index.frames().len()];
+        work.done = vec![Done::No; index.units().len()];
+        work.unmapped = false;
+        work.leaves = survey.known;
+        work.patch = survey.patch.filter(|patch| *patch < wanted.patches.len());
         work.index = Some(index);
         Ok(())
     }
 
-    pub(super) fn inspected(&mut self, image: usize, frame: usize, matches: bool) {
+    /// Keeps the index until the running slot is mapped.
+    pub(super) fn set_unmapped(&mut self, image: usize, index: Index) -> Result<(), String> {
+        let known = vec![false; index.units().len()];
+        self.set_survey(image, Survey { index, known, patch: None })?;
+        self.images[image].unmapped = true;
+        Ok(())
+    }
+
+    pub(super) fn wants_leaf(&mut self, image: usize, unit: usize) {
+        if let Some(leaf) = self.images[image].leaves.get_mut(unit) {
+            *leaf = false;
+        }
+    }
+
+    pub(super) fn took_leaves(&mut self, image: usize, unit: usize, count: usize) {
+        if let Some(leaves) = self.images[image].leaves.get_mut(unit..unit + count) {
+            leaves.fill(true);
+        }
+    }
+
+    pub(super) fn took_patch_index(&mut self, image: usize) {
+        self.images[image].patch = None;
+    }
+
+    pub(super) fn set_plan(&mut self, plan: PlanStatus, ways: Vec<Vec<Way>>) -> Result<(), String> {
+        let fits = ways.len() == self.images.len()
+            && ways.iter().zip(&self.images).all(|(ways, image)| ways.len() == image.done.len());
+        if !fits {
+            return Err("the plan is for another release".to_owned());
+        }
+        self.plan = Some(plan);
+        self.images.iter_mut().zip(ways).for_each(|(image, ways)| image.ways = ways);
+        Ok(())
+    }
+
+    /// What was to come from here must be fetched.
+    pub(super) fn reroute(&mut self, image: usize, unit: usize, way: Way) {
+        if let Some(place) = self.images[image].ways.get_mut(unit) {
+            *place = way;
+        }
+    }
+
+    pub(super) fn inspected(&mut self, image: usize, unit: usize, matches: bool) {
         let work = &mut self.images[image];
-        work.have[frame] = matches;
-        work.inspected = work.inspected.max(frame + 1);
+        work.done[unit] = if matches { Done::Yes } else { Done::No };
+        work.inspected = work.inspected.max(unit + 1);
     }
 
-    pub(super) fn wrote(&mut self, image: usize, frame: usize) {
-        self.images[image].have[frame] = true;
+    pub(super) fn began(&mut self, image: usize, unit: usize) {
+        self.images[image].done[unit] = Done::Begun;
     }
 
-    pub(super) fn was_read_back(&mut self, image: usize, frame: usize) {
-        self.images[image].read_back = frame + 1;
+    pub(super) fn wrote(&mut self, image: usize, unit: usize) {
+        self.images[image].done[unit] = Done::Yes;
+    }
+
+    pub(super) fn was_read_back(&mut self, image: usize, unit: usize) {
+        self.images[image].read_back = unit + 1;
     }
 
     pub(super) fn hash_matched(&mut self, image: usize) {
@@ -89,7 +202,7 @@ impl Work {
     }
 
     pub(super) fn is_written(&self) -> bool {
-        self.images.iter().all(|image| image.have.iter().all(|have| *have))
+        self.images.iter().all(|image| image.done.iter().all(|done| *done == Done::Yes))
     }
 
     pub(super) fn is_verified(&self) -> bool {
@@ -100,35 +213,65 @@ impl Work {
         self.rejections += 1;
         // Most of it is right: only what is not is fetched again.
         self.resumed = true;
+        self.plan = None;
         for image in &mut self.images {
+            image.ways.clear();
             image.inspected = 0;
             image.read_back = 0;
             image.hash_matched = false;
-            image.have.fill(false);
+            image.done.fill(Done::No);
         }
     }
 
-    /// After an interruption every frame of the target slot is first held against the index, and what is there is not
-    /// fetched again. Then what is missing is fetched, in runs.
+    /// What is missing before it can be planned.
+    pub(super) fn next_to_survey(&self) -> Option<Step> {
+        for (image, work) in self.images.iter().enumerate() {
+            if work.index.is_none() {
+                return Some(Step::FetchIndex { image });
+            }
+            if work.unmapped {
+                return Some(Step::Map { image });
+            }
+            if let Some(unit) = work.leaves.iter().position(|known| !known) {
+                let count = work.leaves[unit..].iter().take_while(|known| !**known).count();
+                return Some(Step::FetchLeaves { image, unit, count });
+            }
+            if let Some(patch) = work.patch {
+                return Some(Step::FetchPatchIndex { image, patch });
+            }
+        }
+        None
+    }
+
+    /// After an interruption every unit of the target slot is first held against the index, and what is there is not
+    /// fetched again. Then it is planned, and then what is missing is made, unit by unit.
     pub(super) fn next_to_write(&self) -> Step {
         for (image, work) in self.images.iter().enumerate() {
-            if self.resumed && work.inspected < work.have.len() {
-                return Step::Inspect { image, frame: work.inspected };
+            if self.resumed && work.inspected < work.done.len() {
+                return Step::Inspect { image, unit: work.inspected };
             }
+        }
+        if let Some(step) = self.next_to_survey() {
+            return step;
+        }
+        if self.plan.is_none() {
+            return Step::Plan;
         }
         for (image, work) in self.images.iter().enumerate() {
-            if let Some(frame) = work.have.iter().position(|have| !have) {
-                let count = work.have[frame..].iter().take_while(|have| !**have).count();
-                return Step::FetchFrames { image, frame, count };
+            if let Some(unit) = work.done.iter().position(|done| *done == Done::No) {
+                return match work.ways[unit] {
+                    Way::Local => Step::Make { image, unit },
+                    Way::Frames(_) | Way::Patch => Step::FetchFrames { image, unit },
+                };
             }
         }
-        Step::Rest
+        if self.is_written() { Step::Rest } else { Step::Settle }
     }
 
     pub(super) fn next_to_read_back(&self) -> Step {
         for (image, work) in self.images.iter().enumerate() {
-            if work.read_back < work.have.len() {
-                return Step::ReadBack { image, frame: work.read_back };
+            if work.read_back < work.done.len() {
+                return Step::ReadBack { image, unit: work.read_back };
             }
             if !work.hash_matched {
                 return Step::CompareImage { image };
@@ -138,27 +281,21 @@ impl Work {
     }
 
     pub(super) fn written(&self) -> ProgressState {
-        self.sum(|work| {
-            (0..work.have.len())
-                .filter(|frame| work.have[*frame])
-                .map(|frame| work.index.as_ref().map_or(0, |index| u64::from(index.extent(frame).1)))
-                .sum()
-        })
+        self.sum(|work, unit| work.done[unit] == Done::Yes)
     }
 
-    pub(super) fn read_back(&self) -> ProgressState {
-        self.sum(|work| {
-            let index = work.index.as_ref();
-            index.map_or(0, |index| match work.read_back {
-                0 => 0,
-                count => index.extent(count - 1).0 + u64::from(index.extent(count - 1).1),
-            })
-        })
+    pub(super) fn was_all_read_back(&self) -> ProgressState {
+        self.sum(|work, unit| unit < work.read_back)
     }
 
-    fn sum(&self, done: impl Fn(&ImageWork) -> u64) -> ProgressState {
+    fn sum(&self, is_done: impl Fn(&ImageWork, usize) -> bool) -> ProgressState {
+        let done =
+            self.images.iter().filter_map(|work| Some((work, work.index.as_ref()?))).map(|(work, index)| {
+                let units = index.units().iter().enumerate().filter(|(unit, _)| is_done(work, *unit));
+                units.map(|(_, unit)| u64::from(unit.length)).sum::<u64>()
+            });
         ProgressState {
-            done_bytes: self.images.iter().map(done).sum(),
+            done_bytes: done.sum(),
             total_bytes: self.manifest.images.iter().map(|image| image.size).sum(),
         }
     }

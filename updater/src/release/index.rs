@@ -1,69 +1,120 @@
-//! The index of an image's frames. Each frame is zstd over [`FRAME_BYTES`] bytes of the image (the last one over
-//! what is left); the index has the hash of the frame as it is fetched, so that nothing unauthenticated reaches the
-//! decompressor, and the hash of what it decodes to, so that the slot can be read back frame by frame.
+//! The index of an image: its units, each with the hash that vouches for it.
 //!
-//! On the disk: `"VIGX"`, version, frame bytes, number of frames (each u32), image bytes (u64), then for each frame
-//! its compressed length (u32) and the two SHA-256 hashes. Little-endian throughout.
+//! Version 2: `"VIGX"`, version, chunking (0 aligned, 1 by content), chunk bytes, number of units (each u32), image bytes
+//! (u64), then for each unit its bytes, chunks, bytes in the leaves' file, bytes in the frames' file (each u32), SHA-256 of
+//! its leaf and its digest. Little-endian throughout. What a unit is made of stands in its leaf, which only those devices
+//! fetch that do not have the unit.
+//!
+//! Version 1, which the first devices read: `"VIGX"`, version, bytes of a unit, number of units (each u32), image bytes
+//! (u64), then for each unit the bytes of its one frame (u32), SHA-256 of the frame, and SHA-256 of what it decodes to.
 
 use sha2::{Digest, Sha256};
 
-/// Bytes of the image in one frame: what an interruption costs at most, and what the decoder holds.
+use super::chunk::{CHUNKS, ChunkHash, Chunking, UNIT_BYTES, unit_digest};
+use super::leaf::{self, Chunk, Frame, Kind, LEAF_BYTES, Leaf};
+
+/// Bytes of the image in one unit of version 1.
 pub const FRAME_BYTES: u32 = 1024 * 1024;
 /// An index's bytes at most: enough for an image of 64 GiB.
-pub const INDEX_BYTES: u64 = HEADER_BYTES as u64 + 65_536 * ENTRY_BYTES as u64;
+pub const INDEX_BYTES: u64 = HEADER_BYTES as u64 + UNITS as u64 * UNIT_ENTRY_BYTES as u64;
 
+const UNITS: usize = 65_536;
 const MAGIC: &[u8; 4] = b"VIGX";
-const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 24;
-const ENTRY_BYTES: usize = 68;
-/// zstd's worst case is a little more than what goes in; a frame that claims more is no frame of ours.
-const COMPRESSED_BYTES: u32 = FRAME_BYTES + FRAME_BYTES / 128;
+/// Of version 2; that of version 1 is as long, without the chunking and with the frame's bytes in its place.
+const HEADER_BYTES: usize = 28;
+const UNIT_ENTRY_BYTES: usize = 80;
+const FLAT_HEADER_BYTES: usize = 24;
+const FLAT_ENTRY_BYTES: usize = 68;
 
-/// Why an index was not accepted.
+/// Why an index, a leaf or a patch index was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a frame index: {0}")]
-pub struct IndexError(&'static str);
+#[error("{0}")]
+pub struct IndexError(pub &'static str);
 
-/// One frame.
+/// A piece of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// Where it begins in the frames' file.
+pub struct Unit {
+    /// Where it begins in the image.
     pub offset: u64,
-    /// Its bytes there.
-    pub compressed: u32,
-    /// SHA-256 of those bytes.
-    pub compressed_sha256: [u8; 32],
-    /// SHA-256 of what they decode to.
-    pub sha256: [u8; 32],
+    /// Its bytes.
+    pub length: u32,
+    /// Its chunks.
+    pub chunks: u32,
+    /// Where its leaf begins in the leaves' file.
+    pub leaf_offset: u64,
+    /// Its leaf's bytes; none in version 1.
+    pub leaf_length: u32,
+    /// SHA-256 of its leaf; in version 1, of its frame.
+    pub leaf_sha256: [u8; 32],
+    /// Where its frames begin in the frames' file.
+    pub frames_offset: u64,
+    /// Their bytes.
+    pub frames_length: u32,
+    /// SHA-256 over the hashes of its chunks, in order; in version 1, of its bytes.
+    pub digest: [u8; 32],
 }
 
-/// An image's frames, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// An image's units, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
+    /// None in version 1.
+    chunking: Option<Chunking>,
     image_size: u64,
-    frames: Vec<Frame>,
+    units: Vec<Unit>,
 }
 
 impl Index {
-    /// An index to be filled while an image is cut up.
-    pub fn new() -> Self {
-        Self::default()
+    /// An index of version 2 to be filled while an image is cut up.
+    pub fn new(chunking: Chunking) -> Self {
+        Self { chunking: Some(chunking), image_size: 0, units: Vec::new() }
     }
 
-    /// Appends the frame that holds `raw` as `compressed`. Every frame but the last holds [`FRAME_BYTES`].
-    pub fn push(&mut self, raw: &[u8], compressed: &[u8]) {
-        self.frames.push(Frame {
-            offset: self.frames_size(),
-            compressed: compressed.len() as u32,
-            compressed_sha256: Sha256::digest(compressed).into(),
-            sha256: Sha256::digest(raw).into(),
+    /// An index of version 1.
+    pub fn flat() -> Self {
+        Self { chunking: None, image_size: 0, units: Vec::new() }
+    }
+
+    /// Appends the unit that `leaf` tells of.
+    pub fn push(&mut self, leaf: &Leaf, leaf_bytes: &[u8], digest: [u8; 32]) {
+        self.units.push(Unit {
+            offset: self.image_size,
+            length: leaf.chunks.iter().map(|chunk| chunk.length).sum(),
+            chunks: leaf.chunks.len() as u32,
+            leaf_offset: self.leaves_size(),
+            leaf_length: leaf_bytes.len() as u32,
+            leaf_sha256: Sha256::digest(leaf_bytes).into(),
+            frames_offset: self.frames_size(),
+            frames_length: leaf.frames.iter().map(|frame| frame.compressed).sum(),
+            digest,
+        });
+        self.image_size += self.units.last().map_or(0, |unit| u64::from(unit.length));
+    }
+
+    /// Appends to an index of version 1 the unit that holds `raw` as `compressed`. Every one but the last holds
+    /// [`FRAME_BYTES`].
+    pub fn push_flat(&mut self, raw: &[u8], compressed: &[u8]) {
+        self.units.push(Unit {
+            offset: self.image_size,
+            length: raw.len() as u32,
+            chunks: 1,
+            leaf_offset: 0,
+            leaf_length: 0,
+            leaf_sha256: Sha256::digest(compressed).into(),
+            frames_offset: self.frames_size(),
+            frames_length: compressed.len() as u32,
+            digest: Sha256::digest(raw).into(),
         });
         self.image_size += raw.len() as u64;
     }
 
-    /// The frames.
-    pub fn frames(&self) -> &[Frame] {
-        &self.frames
+    /// How the image is cut into chunks; none in version 1.
+    pub fn chunking(&self) -> Option<Chunking> {
+        self.chunking
+    }
+
+    /// The units.
+    pub fn units(&self) -> &[Unit] {
+        &self.units
     }
 
     /// The image's bytes.
@@ -73,113 +124,240 @@ impl Index {
 
     /// The bytes of all frames together.
     pub fn frames_size(&self) -> u64 {
-        self.frames.last().map_or(0, |frame| frame.offset + u64::from(frame.compressed))
+        self.units.last().map_or(0, |unit| unit.frames_offset + u64::from(unit.frames_length))
     }
 
-    /// Where frame number `position` begins in the image, and how many bytes of the image it holds.
-    pub fn extent(&self, position: usize) -> (u64, u32) {
-        let start = position as u64 * u64::from(FRAME_BYTES);
-        (start, (self.image_size - start).min(u64::from(FRAME_BYTES)) as u32)
+    /// The bytes of all leaves together.
+    pub fn leaves_size(&self) -> u64 {
+        self.units.last().map_or(0, |unit| unit.leaf_offset + u64::from(unit.leaf_length))
+    }
+
+    /// What stands in place of a leaf in version 1: the unit is one chunk, in one frame.
+    pub fn flat_leaf(&self, unit: usize) -> Option<Leaf> {
+        let unit = self.units.get(unit).filter(|unit| unit.leaf_length == 0)?;
+        Some(Leaf {
+            context: 0,
+            frames: vec![Frame { compressed: unit.frames_length, sha256: unit.leaf_sha256, chunks: 1 }],
+            chunks: vec![Chunk { length: unit.length, kind: Kind::Data(ChunkHash(unit.digest).short()) }],
+        })
+    }
+
+    /// Whether `raw`, cut where `leaf` says, is this unit.
+    pub fn matches(&self, unit: usize, leaf: &Leaf, raw: &[u8]) -> bool {
+        let unit = &self.units[unit];
+        if raw.len() != unit.length as usize {
+            return false;
+        }
+        let mut rest = raw;
+        let hashes = leaf.chunks.iter().map(|chunk| {
+            let (bytes, behind) = rest.split_at(rest.len().min(chunk.length as usize));
+            rest = behind;
+            ChunkHash::of(bytes)
+        });
+        let digest = match self.chunking {
+            Some(_) => unit_digest(hashes),
+            None => ChunkHash::of(raw).0,
+        };
+        digest == unit.digest
     }
 
     /// The index as it is published.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + self.frames.len() * ENTRY_BYTES);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&FRAME_BYTES.to_le_bytes());
-        bytes.extend_from_slice(&(self.frames.len() as u32).to_le_bytes());
+        let mut bytes = MAGIC.to_vec();
+        let mut word = |word: u32| bytes.extend_from_slice(&word.to_le_bytes());
+        match self.chunking {
+            None => [1, FRAME_BYTES].into_iter().for_each(&mut word),
+            Some(Chunking::Aligned(size)) => [2, 0, size].into_iter().for_each(&mut word),
+            Some(Chunking::Content(mean)) => [2, 1, mean].into_iter().for_each(&mut word),
+        }
+        word(self.units.len() as u32);
         bytes.extend_from_slice(&self.image_size.to_le_bytes());
-        for frame in &self.frames {
-            bytes.extend_from_slice(&frame.compressed.to_le_bytes());
-            bytes.extend_from_slice(&frame.compressed_sha256);
-            bytes.extend_from_slice(&frame.sha256);
+        for unit in &self.units {
+            let words: &[u32] = match self.chunking {
+                None => &[unit.frames_length],
+                Some(_) => &[unit.length, unit.chunks, unit.leaf_length, unit.frames_length],
+            };
+            words.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+            bytes.extend_from_slice(&unit.leaf_sha256);
+            bytes.extend_from_slice(&unit.digest);
         }
         bytes
     }
 
     /// Reads an index. Its hash was checked against the manifest before; its shape is checked all the same.
     pub fn parse(bytes: &[u8]) -> Result<Self, IndexError> {
-        let (header, entries) = bytes.split_at_checked(HEADER_BYTES).ok_or(IndexError("too short"))?;
-        let word =
-            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        if &header[..4] != MAGIC {
-            return Err(IndexError("it does not begin with VIGX"));
-        }
-        if word(4) != VERSION {
-            return Err(IndexError("a version that this updater does not know"));
-        }
-        if word(8) != FRAME_BYTES {
-            return Err(IndexError("a frame size that this updater does not use"));
-        }
-        let image_size = u64::from(word(16)) | u64::from(word(20)) << 32;
-        let count = word(12) as usize;
-        if entries.len() != count * ENTRY_BYTES || count as u64 != image_size.div_ceil(u64::from(FRAME_BYTES))
-        {
-            return Err(IndexError("the number of frames does not fit its size"));
-        }
-        let mut offset = 0;
-        let mut frames = Vec::with_capacity(count);
-        for entry in entries.chunks_exact(ENTRY_BYTES) {
-            let compressed = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
-            if compressed == 0 || compressed > COMPRESSED_BYTES {
-                return Err(IndexError("a frame of an impossible length"));
+        match bytes {
+            [b'V', b'I', b'G', b'X', 1, 0, 0, 0, ..] => Self::parse_flat(bytes),
+            [b'V', b'I', b'G', b'X', 2, 0, 0, 0, ..] => Self::parse_units(bytes),
+            [b'V', b'I', b'G', b'X', ..] => {
+                Err(IndexError("an index of a version that this updater does not know"))
             }
-            let mut frame = Frame { offset, compressed, compressed_sha256: [0; 32], sha256: [0; 32] };
-            frame.compressed_sha256.copy_from_slice(&entry[4..36]);
-            frame.sha256.copy_from_slice(&entry[36..68]);
-            frames.push(frame);
-            offset += u64::from(compressed);
+            _ => Err(IndexError("not an index: it does not begin with VIGX")),
         }
-        Ok(Self { image_size, frames })
     }
+
+    fn parse_flat(bytes: &[u8]) -> Result<Self, IndexError> {
+        let (header, entries) =
+            bytes.split_at_checked(FLAT_HEADER_BYTES).ok_or(IndexError("an index that is too short"))?;
+        if word(header, 8) != FRAME_BYTES {
+            return Err(IndexError("an index with a frame size that this updater does not use"));
+        }
+        let image_size = u64::from(word(header, 16)) | u64::from(word(header, 20)) << 32;
+        let count = word(header, 12) as usize;
+        if count > UNITS
+            || entries.len() != count * FLAT_ENTRY_BYTES
+            || count as u64 != image_size.div_ceil(u64::from(FRAME_BYTES))
+        {
+            return Err(IndexError("an index whose number of frames does not fit its size"));
+        }
+        let mut index = Self::flat();
+        for entry in entries.chunks_exact(FLAT_ENTRY_BYTES) {
+            let length = (image_size - index.image_size).min(u64::from(FRAME_BYTES)) as u32;
+            let frames_length = word(entry, 0);
+            if frames_length == 0 || frames_length > leaf::most_compressed(length) {
+                return Err(IndexError("an index with a frame of an impossible length"));
+            }
+            index.units.push(Unit {
+                offset: index.image_size,
+                length,
+                chunks: 1,
+                leaf_offset: 0,
+                leaf_length: 0,
+                leaf_sha256: hash(entry, 4),
+                frames_offset: index.frames_size(),
+                frames_length,
+                digest: hash(entry, 36),
+            });
+            index.image_size += u64::from(length);
+        }
+        Ok(index)
+    }
+
+    fn parse_units(bytes: &[u8]) -> Result<Self, IndexError> {
+        let (header, entries) =
+            bytes.split_at_checked(HEADER_BYTES).ok_or(IndexError("an index that is too short"))?;
+        let chunking = match word(header, 8) {
+            0 => Chunking::Aligned(word(header, 12)).checked(),
+            1 => Chunking::Content(word(header, 12)).checked(),
+            _ => None,
+        };
+        let chunking =
+            chunking.ok_or(IndexError("an index with chunks of a kind that this updater does not know"))?;
+        let count = word(header, 16) as usize;
+        let image_size = u64::from(word(header, 20)) | u64::from(word(header, 24)) << 32;
+        if count > UNITS || entries.len() != count * UNIT_ENTRY_BYTES {
+            return Err(IndexError("an index whose number of units does not fit its size"));
+        }
+        let mut index = Self::new(chunking);
+        let mut chunks = 0;
+        for entry in entries.chunks_exact(UNIT_ENTRY_BYTES) {
+            let unit = Unit {
+                offset: index.image_size,
+                length: word(entry, 0),
+                chunks: word(entry, 4),
+                leaf_offset: index.leaves_size(),
+                leaf_length: word(entry, 8),
+                leaf_sha256: hash(entry, 16),
+                frames_offset: index.frames_size(),
+                frames_length: word(entry, 12),
+                digest: hash(entry, 48),
+            };
+            chunks += u64::from(unit.chunks);
+            if !(1..=UNIT_BYTES).contains(&unit.length)
+                || !(1..=LEAF_BYTES).contains(&unit.leaf_length)
+                || unit.frames_length > leaf::most_frames(unit.length)
+                || !(1..=unit.length).contains(&unit.chunks)
+                || chunks > u64::from(CHUNKS)
+            {
+                return Err(IndexError("an index with a unit of an impossible size"));
+            }
+            index.image_size += u64::from(unit.length);
+            index.units.push(unit);
+        }
+        if index.image_size != image_size {
+            return Err(IndexError("an index whose units do not make up the image"));
+        }
+        Ok(index)
+    }
+}
+
+pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+pub(super) fn hash(bytes: &[u8], at: usize) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(&bytes[at..at + 32]);
+    hash
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn index() -> Index {
-        let mut index = Index::new();
-        index.push(&vec![1; FRAME_BYTES as usize], b"first");
-        index.push(&[2; 10], b"second!");
+    fn flat() -> Index {
+        let mut index = Index::flat();
+        index.push_flat(&vec![1; FRAME_BYTES as usize], b"first");
+        index.push_flat(&[2; 10], b"second!");
+        index
+    }
+
+    fn units() -> Index {
+        let mut index = Index::new(Chunking::Aligned(4096));
+        for (number, length) in [(1, 4096), (2, 10)] {
+            let leaf = Leaf {
+                context: 0,
+                frames: vec![Frame { compressed: 20, sha256: [number; 32], chunks: 1 }],
+                chunks: vec![
+                    Chunk { length: 4096, kind: Kind::Zero },
+                    Chunk { length, kind: Kind::Data(number.into()) },
+                ],
+            };
+            index.push(&leaf, &[number; 40], [number; 32]);
+        }
         index
     }
 
     #[test]
     fn an_index_is_read_as_it_was_written() {
-        let index = index();
-        let read = Index::parse(&index.to_bytes()).unwrap();
-        assert_eq!(read, index);
-        assert_eq!(read.frames()[1].offset, 5);
-        assert_eq!(read.frames_size(), 12);
-        assert_eq!(read.extent(1), (u64::from(FRAME_BYTES), 10));
+        for index in [flat(), units()] {
+            assert_eq!(Index::parse(&index.to_bytes()).unwrap(), index);
+        }
+        let (flat, units) = (flat(), units());
+        assert_eq!((flat.units()[1].frames_offset, flat.frames_size()), (5, 12));
+        assert_eq!((units.units()[1].offset, units.image_size()), (8192, 8192 + 4106));
+        assert_eq!((units.units()[1].leaf_offset, units.leaves_size()), (40, 80));
     }
 
     #[test]
     fn a_truncated_padded_or_foreign_index_is_refused() {
-        let bytes = index().to_bytes();
-        for length in 0..bytes.len() {
-            assert!(Index::parse(&bytes[..length]).is_err(), "{length}");
-        }
-        let mut longer = bytes.clone();
-        longer.push(0);
-        assert!(Index::parse(&longer).is_err());
-        for at in [0, 4, 8, 12, 16] {
-            let mut changed = bytes.clone();
-            changed[at] ^= 0x80;
-            // Byte 16 is the image's size: 128 bytes more still fit into the last frame.
-            assert_eq!(Index::parse(&changed).is_err(), at != 16, "{at}");
+        for (index, fixed) in
+            [(flat(), &[0_usize, 4, 8, 12, 20][..]), (units(), &[0, 4, 8, 12, 16, 20, 24, 28])]
+        {
+            let bytes = index.to_bytes();
+            for length in 0..bytes.len() {
+                assert!(Index::parse(&bytes[..length]).is_err(), "{length}");
+            }
+            let mut longer = bytes.clone();
+            longer.push(0);
+            assert!(Index::parse(&longer).is_err());
+            for at in fixed {
+                let mut changed = bytes.clone();
+                changed[*at] ^= 0x80;
+                assert!(Index::parse(&changed).is_err(), "{at}");
+            }
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn no_bytes_make_it_panic_or_allocate_by_what_they_claim(bytes in proptest::collection::vec(0_u8.., 0..300)) {
+        fn no_bytes_make_it_panic_or_allocate_by_what_they_claim(
+            version in 1_u8..3, bytes in proptest::collection::vec(0_u8.., 0..300)
+        ) {
             let mut bytes = bytes;
             let _ = Index::parse(&bytes);
             if bytes.len() >= 24 {
-                bytes[..12].copy_from_slice(b"VIGX\x01\0\0\0\0\0\x10\0");
+                bytes[..8].copy_from_slice(&[b'V', b'I', b'G', b'X', version, 0, 0, 0]);
                 let _ = Index::parse(&bytes);
             }
         }

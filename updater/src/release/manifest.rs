@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 
 /// A manifest's bytes at most.
 pub const MANIFEST_BYTES: u64 = 64 * 1024;
+/// The formats that are read.
+const FORMATS: std::ops::RangeInclusive<u32> = 1..=2;
 const IMAGES: usize = 8;
+const PATCHES: usize = 32;
 const HARDWARE_REVISIONS: usize = 64;
 
 /// Why a manifest was not accepted.
@@ -16,7 +19,7 @@ pub enum ManifestError {
     Malformed(String),
     /// A format of tomorrow.
     #[error(
-        "release manifest of format {0}; this updater reads format 1: install the release that brings a newer updater first"
+        "release manifest of format {0}; this updater reads formats 1 and 2: install the release that brings a newer updater first"
     )]
     Format(u32),
     /// A value that no release can have.
@@ -39,7 +42,7 @@ pub enum InstallPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Format version, 1.
+    /// Format version: 1, or 2 when images have leaves.
     pub format: u32,
     /// The product it is for.
     pub product: String,
@@ -69,6 +72,34 @@ pub struct Image {
     /// The frames' index.
     pub index: Part,
     /// The frames, one after the other.
+    pub frames: Part,
+    /// The leaves, one after the other: of every image in format 2, of none in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves: Option<Part>,
+    /// What brings a device here that holds one of these images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<PatchParts>,
+}
+
+impl Image {
+    /// All files of the repository that it names.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        let patches = self.patches.iter().flat_map(|patch| [&patch.index, &patch.frames]);
+        [&self.index, &self.frames].into_iter().chain(&self.leaves).chain(patches)
+    }
+}
+
+/// A patch from one image to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PatchParts {
+    /// SHA-256 of the image it starts from, lower-case hex.
+    pub from: String,
+    /// That image's bytes.
+    pub from_size: u64,
+    /// Its frames' index.
+    pub index: Part,
+    /// Its frames, one after the other.
     pub frames: Part,
 }
 
@@ -105,7 +136,7 @@ impl Manifest {
             return Err(ManifestError::Value("size"));
         }
         let header: Header = serde_json::from_slice(bytes).map_err(malformed)?;
-        if header.format != 1 {
+        if !FORMATS.contains(&header.format) {
             return Err(ManifestError::Format(header.format));
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(malformed)?;
@@ -126,6 +157,14 @@ impl Manifest {
             is(is_sha256(&image.sha256), "image hash")?;
             is(is_sha256(&image.index.sha256) && is_sha256(&image.frames.sha256), "part hash")?;
             is(image.index.size <= super::INDEX_BYTES, "index size")?;
+            is(image.leaves.is_some() == (self.format == 2), "leaves for its format")?;
+            is(image.leaves.iter().all(|leaves| is_sha256(&leaves.sha256)), "part hash")?;
+            is(image.patches.len() <= if self.format == 2 { PATCHES } else { 0 }, "number of patches")?;
+            for patch in &image.patches {
+                let hashes = [&patch.from, &patch.index.sha256, &patch.frames.sha256];
+                is(hashes.into_iter().all(|hash| is_sha256(hash)), "patch hash")?;
+                is(patch.index.size <= super::PATCH_INDEX_BYTES, "patch index size")?;
+            }
         }
         Ok(())
     }
@@ -169,9 +208,26 @@ mod tests {
     #[test]
     fn a_format_of_tomorrow_is_named_even_when_it_has_fields_of_tomorrow() {
         let mut tomorrow = manifest();
-        tomorrow["format"] = 2.into();
+        tomorrow["format"] = 3.into();
         tomorrow["novelty"] = true.into();
-        assert_eq!(parse(&tomorrow), Err(ManifestError::Format(2)));
+        assert_eq!(parse(&tomorrow), Err(ManifestError::Format(3)));
+    }
+
+    #[test]
+    fn leaves_and_patches_are_for_format_2_and_only_for_it() {
+        let part = serde_json::json!({"size": 9, "sha256": "ab".repeat(32)});
+        let mut two = manifest();
+        two["format"] = 2.into();
+        assert!(parse(&two).is_err());
+        two["images"][0]["leaves"] = part.clone();
+        two["images"][0]["patches"] =
+            serde_json::json!([{"from": "cd".repeat(32), "from_size": 4, "index": part, "frames": part}]);
+        assert_eq!(parse(&two).unwrap().images[0].patches.len(), 1);
+        let mut unnamed = two.clone();
+        unnamed["images"][0]["patches"][0]["from"] = "latest".into();
+        assert!(parse(&unnamed).is_err());
+        two["format"] = 1.into();
+        assert!(parse(&two).is_err());
     }
 
     #[test]

@@ -1,9 +1,16 @@
-//! What a release is: a signed manifest, and for each image an index of hashed zstd frames.
+//! What a release is: a signed manifest, for each image an index of its units, for each unit a leaf that tells its chunks
+//! and the hashed zstd frames they come in, and patches from images that are known to be in the field.
 
+mod chunk;
 mod index;
+mod leaf;
 mod manifest;
+pub mod patch;
 
-pub use index::{FRAME_BYTES, Frame, INDEX_BYTES, Index, IndexError};
+pub use chunk::{CHUNK_BYTES_MAX, CHUNKS, ChunkHash, Chunking, UNIT_BYTES, is_zero, unit_digest};
+pub use index::{FRAME_BYTES, INDEX_BYTES, Index, IndexError, Unit};
+pub use leaf::{Chunk, Frame, Kind, LEAF_BYTES, Leaf, most_compressed};
 pub use manifest::{
-    Image, InstallPolicy, MANIFEST_BYTES, Manifest, ManifestError, Part, blob_path, target_name,
+    Image, InstallPolicy, MANIFEST_BYTES, Manifest, ManifestError, Part, PatchParts, blob_path, target_name,
 };
+pub use patch::{PATCH_INDEX_BYTES, PREFIX_BYTES, Patch};

@@ -1,13 +1,14 @@
 //! What the courier is asked to fetch, and what becomes of what it brings. It decides nothing: every byte is held
 //! against a signature or a signed hash before it is used.
 
+use std::collections::VecDeque;
 use std::io;
 
 use sha2::{Digest, Sha256};
-use vigil_durable::crash_point;
 use vigil_tuf::{Fetched, Role, encoded_path};
 use vigil_wire::{Fetch, Need, Response, Trouble};
 
+use super::make::{Expected, Refusal};
 use super::steps::slot_cause;
 use super::{Updater, now};
 use crate::engine::{Event, Step, cause};
@@ -41,8 +42,25 @@ type Wanted = (What, String, u64, u64, bool);
 enum What {
     Trust(Document),
     Manifest,
-    Index { image: usize },
-    Frames { image: usize, frame: usize },
+    Index {
+        image: usize,
+    },
+    /// Leaves of so many units, and how many of them have come.
+    Leaves {
+        image: usize,
+        unit: usize,
+        count: usize,
+        taken: usize,
+    },
+    PatchIndex {
+        image: usize,
+        sha256: String,
+    },
+    /// Frames that are not decoded yet, and where in the file the buffer begins.
+    Frames {
+        expected: VecDeque<Expected>,
+        position: u64,
+    },
 }
 
 impl Updater {
@@ -114,14 +132,33 @@ impl Updater {
                 let part = &work.manifest().images[image].index;
                 (What::Index { image }, blob_path(&part.sha256), 0, part.size, true)
             }),
-            Step::FetchFrames { image, frame, count } => self.engine.work().and_then(|work| {
-                let frames = work.index(image)?.frames();
-                let first = &frames[frame];
-                let last = &frames[frame + count - 1];
-                let length = last.offset + u64::from(last.compressed) - first.offset;
-                let path = blob_path(&work.manifest().images[image].frames.sha256);
-                Some((What::Frames { image, frame }, path, first.offset, length, true))
+            Step::FetchLeaves { image, unit, count } => self.engine.work().and_then(|work| {
+                let units = &work.index(image)?.units()[unit..unit + count];
+                let (first, last) = (units.first()?, units.last()?);
+                let length = last.leaf_offset + u64::from(last.leaf_length) - first.leaf_offset;
+                let path = blob_path(&work.manifest().images[image].leaves.as_ref()?.sha256);
+                let what = What::Leaves { image, unit, count, taken: 0 };
+                Some((what, path, first.leaf_offset, length, true))
             }),
+            Step::FetchPatchIndex { image, patch } => self.engine.work().map(|work| {
+                let part = &work.manifest().images[image].patches[patch].index;
+                let what = What::PatchIndex { image, sha256: part.sha256.clone() };
+                (what, blob_path(&part.sha256), 0, part.size, true)
+            }),
+            Step::FetchFrames { image, unit } => {
+                let (path, expected) = self.expected(image, unit)?;
+                let expected = VecDeque::from(expected);
+                expected.front().zip(expected.back()).map(|(first, last)| {
+                    let (offset, end) = (first.offset, last.offset + u64::from(last.compressed));
+                    (
+                        What::Frames { expected: expected.clone(), position: offset },
+                        path,
+                        offset,
+                        end - offset,
+                        true,
+                    )
+                })
+            }
             _ => None,
         })
     }
@@ -169,10 +206,16 @@ impl Updater {
             Fetch::Missing => self.missing(&open, trouble),
             Fetch::More | Fetch::Last => {
                 open.buffer.extend_from_slice(blob);
-                if matches!(open.what, What::Frames { .. })
-                    && let Err((cause, why)) = self.take_frames(&mut open)?
-                {
-                    return self.fetch_failed(&open, cause, &why);
+                let taken = match open.what {
+                    What::Frames { .. } => self.take_frames(&mut open)?,
+                    What::Leaves { .. } => self.take_leaves(&mut open)?,
+                    _ => Ok(Going::On),
+                };
+                match taken {
+                    Err((cause, why)) => return self.fetch_failed(&open, cause, &why),
+                    // What is due now is not in this file: the courier asks again.
+                    Ok(Going::Elsewhere) if fetch == Fetch::More => return Ok(Response::Done),
+                    Ok(_) => {}
                 }
                 if fetch == Fetch::Last {
                     self.settle()?;
@@ -237,14 +280,15 @@ impl Updater {
     }
 
     fn complete(&mut self, open: Open) -> io::Result<Response> {
-        match open.what {
+        match open.what.clone() {
             What::Trust(document) => {
                 let progress = self.trust.take(&document, Fetched::Bytes(&open.buffer), now());
                 self.after_trust(progress, &open.need.path)
             }
             What::Manifest => self.complete_manifest(&open),
             What::Index { image } => self.complete_index(&open, image),
-            What::Frames { .. } => Ok(Response::Done),
+            What::PatchIndex { image, sha256 } => self.complete_patch_index(&open, image, &sha256),
+            What::Leaves { .. } | What::Frames { .. } => Ok(Response::Done),
         }
     }
 
@@ -284,7 +328,10 @@ impl Updater {
                     if let Err(error) = self.stash.keep_index(image, &open.buffer) {
                         return self.fetch_failed(open, cause::STORAGE, &error.to_string());
                     }
-                    Event::Index { image, index }
+                    match self.survey(image, index.clone())? {
+                        Some(survey) => Event::Index { image, survey },
+                        None => Event::Unmapped { image, index },
+                    }
                 }
             },
         };
@@ -292,96 +339,92 @@ impl Updater {
         Ok(Response::Done)
     }
 
-    /// Waits until the frame that was written last is on the disk, and tells the engine.
-    fn settle(&mut self) -> io::Result<()> {
-        let Some((image, frame)) = self.unflushed.take() else { return Ok(()) };
-        let event = match self.flusher.wait() {
-            Ok(()) => {
-                crash_point("slot.frame", "after");
-                Event::Written { image, frame }
-            }
-            Err(error) => Event::Failed { cause: slot_cause(&error), message: error.to_string() },
-        };
-        self.tell(now(), event)
+    fn complete_patch_index(&mut self, open: &Open, image: usize, sha256: &str) -> io::Result<Response> {
+        if sha256_hex(&open.buffer) != sha256 {
+            return self.fetch_failed(open, cause::FETCH_CORRUPT, "it has not the hash that was signed");
+        }
+        if let Err(error) = self.stash.keep_patch_index(image, &open.buffer) {
+            return self.fetch_failed(open, cause::STORAGE, &error.to_string());
+        }
+        self.tell(now(), Event::PatchIndex { image })?;
+        Ok(Response::Done)
     }
 
-    /// Writes every frame that is whole. A frame reaches the decompressor only with the hash that was signed, and the
-    /// slot when the one before it is on the disk: a power cut costs the frame that is being flushed, and what has
-    /// come of the next.
-    fn take_frames(&mut self, open: &mut Open) -> io::Result<Result<(), (&'static str, String)>> {
-        let What::Frames { image, frame } = &mut open.what else { return Ok(Ok(())) };
-        let image = *image;
+    /// Keeps every leaf that is whole.
+    fn take_leaves(&mut self, open: &mut Open) -> io::Result<Result<Going, Refusal>> {
+        let What::Leaves { image, unit, count, taken } = &mut open.what else { return Ok(Ok(Going::On)) };
+        let mut used = 0;
+        while taken < count {
+            let entry =
+                self.engine.work().and_then(|work| work.index(*image)?.units().get(*unit + *taken).cloned());
+            let Some(entry) = entry else {
+                return Ok(Err((cause::CANCELLED, "the install was given up".to_owned())));
+            };
+            let Some(bytes) = open.buffer.get(used..used + entry.leaf_length as usize) else { break };
+            if Sha256::digest(bytes).as_slice() != entry.leaf_sha256 {
+                let message = format!("the leaf of unit {} has not the hash that was signed", *unit + *taken);
+                return Ok(Err((cause::FETCH_CORRUPT, message)));
+            }
+            if let Err(error) = self.stash.keep_leaf(*image, entry.leaf_offset, bytes) {
+                return Ok(Err((cause::STORAGE, error.to_string())));
+            }
+            used += bytes.len();
+            *taken += 1;
+        }
+        open.buffer.drain(..used);
+        if taken == count {
+            let (image, unit, count) = (*image, *unit, *count);
+            self.tell(now(), Event::Leaves { image, unit, count })?;
+        }
+        Ok(Ok(Going::On))
+    }
+
+    /// Decodes every frame that is whole. A frame reaches the decompressor only with the hash that was signed, and a unit
+    /// the slot when the one before it is on the disk: a power cut costs the unit that is being flushed, and what has come
+    /// of the next.
+    fn take_frames(&mut self, open: &mut Open) -> io::Result<Result<Going, Refusal>> {
+        let What::Frames { expected, position } = &mut open.what else { return Ok(Ok(Going::On)) };
         if let Err(error) = self.open_parts() {
             self.tell(now(), Event::Failed { cause: slot_cause(&error), message: error.to_string() })?;
             return Ok(Err((slot_cause(&error), error.to_string())));
         }
-        let mut used = 0;
+        let begin = *position;
         let result = loop {
-            let Some((work, index)) = self.engine.work().and_then(|work| Some((work, work.index(image)?)))
-            else {
-                break Err((cause::CANCELLED, "the install was given up".to_owned()));
+            let used = (*position - begin) as usize;
+            let due = self.make_up_to_frames()?;
+            let Some(next) = expected.front() else { break Ok(Going::On) };
+            match due {
+                Some(due) if due == (next.image, next.unit) => {}
+                Some(_) => break Ok(Going::Elsewhere),
+                None if self.engine.work().is_none() => {
+                    break Err((cause::CANCELLED, "the install was given up".to_owned()));
+                }
+                None => break Ok(Going::Elsewhere),
+            }
+            let gap = (next.offset - *position) as usize;
+            let Some(bytes) = open.buffer.get(used + gap..used + gap + next.compressed as usize) else {
+                break Ok(Going::On);
             };
-            let Some(entry) = index.frames().get(*frame) else { break Ok(()) };
-            let Some(compressed) = open.buffer.get(used..used + entry.compressed as usize) else {
-                break Ok(());
-            };
-            if Sha256::digest(compressed).as_slice() != entry.compressed_sha256 {
-                break Err((cause::FETCH_CORRUPT, format!("frame {frame} has not the hash that was signed")));
+            *position = next.offset + u64::from(next.compressed);
+            let taken = self.take_frame(now(), next, bytes);
+            match taken {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => break Ok(Going::Elsewhere),
+                Ok(Err(refusal)) => break Err(refusal),
+                // Its disk is full: the unit is fetched again when that may have passed.
+                Err(error) => break Err((cause::STORAGE, error.to_string())),
             }
-            let (offset, size) = index.extent(*frame);
-            let decoded = decompress(&mut self.decompressor, compressed, size as usize, &mut self.frame)
-                .and_then(|()| {
-                    // What comes of verified bytes is certain; reading the slot back holds it against its hash anyway.
-                    let matches =
-                        !work.is_suspect() || Sha256::digest(&self.frame).as_slice() == entry.sha256;
-                    matches
-                        .then_some(())
-                        .ok_or_else(|| "it decodes to something else than was signed".to_owned())
-                });
-            used += entry.compressed as usize;
-            if let Err(why) = decoded {
-                let message = format!("frame {frame}: {why}");
-                self.tell(now(), Event::Failed { cause: cause::BAD_RELEASE, message: message.clone() })?;
-                break Err((cause::BAD_RELEASE, message));
-            }
-            if let Err(error) = self.keep_head(image, *frame) {
-                // Its disk is full: the frame is fetched again when that may have passed.
-                break Err((cause::STORAGE, error.to_string()));
-            }
-            self.settle()?;
-            // The flush may have failed, and the install with it.
-            let Some(part) = self.parts.get(image) else {
-                break Err((cause::CANCELLED, "the install was given up".to_owned()));
-            };
-            if let Err(error) = part.write_behind(&mut self.flusher, "slot.frame", offset, &self.frame) {
-                let (cause, message) = (slot_cause(&error), error.to_string());
-                self.tell(now(), Event::Failed { cause, message: message.clone() })?;
-                break Err((cause, message));
-            }
-            self.unflushed = Some((image, *frame));
-            *frame += 1;
+            expected.pop_front();
         };
-        open.buffer.drain(..used);
+        open.buffer.drain(..(*position - begin) as usize);
         Ok(result)
     }
 }
 
-/// Decodes one frame into exactly `size` bytes of `raw`. The window is capped at a frame's size by the frame itself:
-/// the whole output is held anyway.
-fn decompress(
-    decompressor: &mut Option<zstd::bulk::Decompressor<'static>>,
-    frame: &[u8],
-    size: usize,
-    raw: &mut Vec<u8>,
-) -> Result<(), String> {
-    let decompressor = match decompressor {
-        Some(decompressor) => decompressor,
-        none => none.insert(zstd::bulk::Decompressor::new().map_err(|error| error.to_string())?),
-    };
-    raw.clear();
-    raw.reserve_exact(size);
-    let count = decompressor.decompress_to_buffer(frame, raw).map_err(|error| error.to_string())?;
-    if count == size { Ok(()) } else { Err(format!("{count} bytes, expected {size}")) }
+/// Whether what is due next is in the file that is coming.
+enum Going {
+    On,
+    Elsewhere,
 }
 
 /// What the courier tells of its trouble: a stranger's words, for people.

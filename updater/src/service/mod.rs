@@ -3,9 +3,11 @@
 mod authority;
 mod courier;
 mod gate;
+mod make;
 mod request;
 mod server;
 mod steps;
+mod survey;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -52,12 +54,20 @@ pub struct Updater {
     /// The target slot's parts, open while they are written and read back.
     parts: Vec<Part>,
     flusher: Flusher,
-    /// The image and frame that is written and not known to be on the disk.
+    /// The image and unit that is written and not known to be on the disk.
     unflushed: Option<(usize, usize)>,
     /// The first bytes of each image, as far as they are known: they are written last.
     heads: Vec<Option<Vec<u8>>>,
-    /// A frame, decoded or read back.
-    frame: Vec<u8>,
+    /// A unit, being made or read back.
+    unit: Vec<u8>,
+    /// What a frame decodes to, or what the target slot has in place of the unit.
+    scratch: Vec<u8>,
+    making: Option<make::Making>,
+    /// What is known of each image.
+    known: Vec<survey::Known>,
+    mapping: Option<survey::Mapping>,
+    /// Images whose part of the running slot could not be mapped.
+    unmappable: Vec<String>,
     /// Kept, because it holds what it needs from one frame to the next.
     decompressor: Option<zstd::bulk::Decompressor<'static>>,
     /// Hash of what was read back of the image so far.
@@ -154,7 +164,12 @@ impl Updater {
             flusher: Flusher::default(),
             unflushed: None,
             heads: Vec::new(),
-            frame: Vec::new(),
+            unit: Vec::new(),
+            scratch: Vec::new(),
+            making: None,
+            known: Vec::new(),
+            mapping: None,
+            unmappable: Vec::new(),
             decompressor: None,
             image_hash: Sha256::default(),
             retry_at: None,
@@ -206,7 +221,10 @@ impl Updater {
                     self.unflushed = None;
                     self.parts.clear();
                     self.heads.clear();
-                    self.frame = Vec::new();
+                    self.unit = Vec::new();
+                    self.scratch = Vec::new();
+                    self.making = None;
+                    self.known = Vec::new();
                     self.decompressor = None;
                 }
             }
@@ -246,7 +264,8 @@ impl Updater {
             slots,
             target: install.and_then(|install| install.release.clone()),
             command: install.and_then(|install| install.command.clone()),
-            progress: self.engine.progress(),
+            progress: self.engine.progress().or_else(|| self.mapping_progress()),
+            plan: self.engine.work().and_then(|work| work.plan()).cloned(),
             paused: self.engine.is_paused(),
             quarantined: self.engine.quarantined(),
             last_failure: journal.last_failure.clone(),

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::gate::{GateRun, GateState, HookRun};
 use super::{Pause, Updater};
 use crate::config::Place;
-use crate::engine::{Event, Now, Step, cause};
+use crate::engine::{Event, Now, Step, Work, cause};
 use crate::slot::{HEAD_BYTES, Part};
 
 /// After an error that may pass, such as a full disk: the first pause, and the longest.
@@ -53,12 +53,20 @@ impl Updater {
 
     fn take(&mut self, now: Now) -> io::Result<Pause> {
         let event = match self.engine.next(now) {
-            Step::Rest => return Ok(self.until_deadline()),
+            Step::Rest => {
+                let pause = self.until_deadline();
+                if !self.engine.is_busy() && self.map_when_idle()? {
+                    return Ok(Pause::None);
+                }
+                return Ok(pause);
+            }
             Step::WaitUntil(time) => return Ok(Pause::Until(time)),
             // The courier's to do: it asks.
             Step::Refresh
             | Step::FetchManifest { .. }
             | Step::FetchIndex { .. }
+            | Step::FetchLeaves { .. }
+            | Step::FetchPatchIndex { .. }
             | Step::FetchFrames { .. } => {
                 return Ok(self.until_deadline());
             }
@@ -104,25 +112,49 @@ impl Updater {
                 self.reboot();
                 Event::RebootAsked
             }
-            Step::Reload => {
-                let journal = self.engine.journal();
-                let hash = journal.install.as_ref().and_then(|install| install.manifest_sha256.as_deref());
-                Event::Reloaded(hash.and_then(|hash| self.stash.load(hash)).map(Box::new))
+            Step::Reload => Event::Reloaded(self.reload()?.map(Box::new)),
+            Step::Map { image } => {
+                if !self.go_on_mapping()? {
+                    return Ok(Pause::None);
+                }
+                let index = self.engine.work().and_then(|work| work.index(image)).cloned();
+                let index = index.ok_or_else(|| io::Error::other("there is no such image"))?;
+                match self.survey(image, index)? {
+                    Some(survey) => Event::Index { image, survey },
+                    None => return Ok(Pause::None),
+                }
             }
-            Step::Seal => match self.seal() {
+            Step::Plan => match self.plan() {
+                Ok((plan, ways)) => Event::Planned { plan, ways },
+                Err(error) => failed(slot_cause(&error), &error),
+            },
+            Step::Make { image, unit } => {
+                self.make(now, image, unit)?;
+                return Ok(Pause::None);
+            }
+            Step::Settle => {
+                self.settle()?;
+                return Ok(Pause::None);
+            }
+            Step::Seal => match self.retire_maps().and_then(|()| self.seal()) {
                 Ok(()) => Event::Sealed,
                 Err(error) => failed(slot_cause(&error), &error),
             },
             Step::Unseal => match self.unseal() {
-                Ok(matches) => Event::Unsealed { matches },
+                Ok(matches) => {
+                    if matches {
+                        self.keep_maps();
+                    }
+                    Event::Unsealed { matches }
+                }
                 Err(error) => failed(slot_cause(&error), &error),
             },
-            Step::Inspect { image, frame } => match self.frame_matches(image, frame) {
-                Ok(matches) => Event::Inspected { image, frame, matches },
+            Step::Inspect { image, unit } => match self.unit_matches(image, unit) {
+                Ok(matches) => Event::Inspected { image, unit, matches },
                 Err(error) => failed(slot_cause(&error), &error),
             },
-            Step::ReadBack { image, frame } => match self.frame_matches(image, frame) {
-                Ok(matches) => Event::ReadBack { image, frame, matches },
+            Step::ReadBack { image, unit } => match self.unit_matches(image, unit) {
+                Ok(matches) => Event::ReadBack { image, unit, matches },
                 Err(error) => failed(slot_cause(&error), &error),
             },
             Step::CompareImage { image } => {
@@ -139,29 +171,49 @@ impl Updater {
         self.engine.deadline().map_or(Pause::Forever, Pause::Until)
     }
 
-    /// Reads a frame of the target slot from the disk and holds it against the index. Keeps the image's hash up.
-    fn frame_matches(&mut self, image: usize, frame: usize) -> io::Result<bool> {
+    /// Takes up the work of a process that is gone, from what it kept.
+    fn reload(&mut self) -> io::Result<Option<Work>> {
+        let journal = self.engine.journal();
+        let hash = journal.install.as_ref().and_then(|install| install.manifest_sha256.as_deref());
+        let Some((manifest, indexes)) = hash.and_then(|hash| self.stash.load(hash)) else { return Ok(None) };
+        self.known.clear();
+        let mut work = Work::new(manifest);
+        for (image, index) in indexes.into_iter().enumerate() {
+            let survey = self.survey_of(work.manifest(), image, index)?;
+            // What would have to be mapped first begins anew.
+            let Some(survey) = survey else { return Ok(None) };
+            if work.set_survey(image, survey).is_err() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(work))
+    }
+
+    /// Reads a unit of the target slot from the disk and holds it against the index. Keeps the image's hash up.
+    fn unit_matches(&mut self, image: usize, number: usize) -> io::Result<bool> {
+        self.settle()?;
         self.open_parts()?;
+        let leaf = self.leaf(image, number)?;
         let Some((index, part)) =
             self.engine.work().and_then(|work| work.index(image)).zip(self.parts.get(image))
         else {
             return Err(io::Error::other("there is no such image"));
         };
-        let (offset, length) = index.extent(frame);
-        self.frame.resize(length as usize, 0);
-        part.read_back(offset, &mut self.frame)?;
-        if frame == 0 {
+        let unit = &index.units()[number];
+        self.unit.resize(unit.length as usize, 0);
+        part.read_back(unit.offset, &mut self.unit)?;
+        if number == 0 {
             self.image_hash = Sha256::default();
             // Its first bytes are blank until all else is verified: they are held in their place.
             if let Some(head) = &self.heads[image]
-                && let Some(blank) = self.frame.get_mut(..head.len())
+                && let Some(blank) = self.unit.get_mut(..head.len())
                 && blank.iter().all(|byte| *byte == 0)
             {
                 blank.copy_from_slice(head);
             }
         }
-        self.image_hash.update(&self.frame);
-        Ok(Sha256::digest(&self.frame).as_slice() == index.frames()[frame].sha256)
+        self.image_hash.update(&self.unit);
+        Ok(index.matches(number, &leaf, &self.unit))
     }
 
     /// Blanks the first bytes of every part: even with boot variables that are lost, and then say "A B", no
@@ -187,11 +239,11 @@ impl Updater {
         Ok(true)
     }
 
-    /// Of an image's first frame, which `self.frame` holds, keeps the head and blanks it: it is written last.
-    pub(super) fn keep_head(&mut self, image: usize, frame: usize) -> io::Result<()> {
-        if frame == 0 {
-            let length = self.frame.len().min(HEAD_BYTES);
-            let head = &mut self.frame[..length];
+    /// Of an image's first unit, which `self.unit` holds, keeps the head and blanks it: it is written last.
+    pub(super) fn keep_head(&mut self, image: usize, unit: usize) -> io::Result<()> {
+        if unit == 0 {
+            let length = self.unit.len().min(HEAD_BYTES);
+            let head = &mut self.unit[..length];
             self.stash.keep_head(image, head)?;
             self.heads[image] = Some(head.to_vec());
             head.fill(0);

@@ -1,6 +1,8 @@
 //! Slots: where images are written and read back. A part of a slot is a file or a block device of fixed size.
 
 mod flusher;
+mod map;
+mod seeds;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,6 +14,8 @@ use rustix::fs::{Advice, fadvise};
 use vigil_durable::crash_point;
 
 pub use flusher::Flusher;
+pub use map::{CutUnit, Cutter, Map, MapWriter};
+pub use seeds::{Seed, Seeds};
 
 /// What is blank at the beginning of each part while a slot is being written, so that no bootloader and no kernel takes
 /// it for a system: superblocks lie at 0 (squashfs, FAT, XFS, a kernel), 1 KiB (ext4, EROFS, F2FS) or 64 KiB (btrfs).
@@ -57,33 +61,32 @@ impl Part {
     /// Writes `bytes` at `offset` and waits until they are on the disk. `point` names the write for the crash-point
     /// tests.
     pub fn write(&self, point: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.put(point, offset, bytes)?;
+        crash_point(point, "before");
+        self.put(offset, bytes)?;
         self.file.sync_data()?;
         crash_point(point, "after");
         Ok(())
     }
 
-    /// Writes `bytes` at `offset` and lets `flusher` bring them to the disk: they are there when it says so.
-    pub fn write_behind(
-        &self,
-        flusher: &mut Flusher,
-        point: &str,
-        offset: u64,
-        bytes: &[u8],
-    ) -> io::Result<()> {
-        self.put(point, offset, bytes)?;
-        flusher.begin(&self.file)
-    }
-
-    fn put(&self, point: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    /// Writes `bytes` at `offset`; see [`Self::flush_behind`].
+    pub fn put(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if offset + bytes.len() as u64 > self.size {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
                 format!("slot {}: the image is larger than the slot", self.path.display()),
             ));
         }
-        crash_point(point, "before");
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// Lets `flusher` bring what was put to the disk: it is there when it says so.
+    pub fn flush_behind(&self, flusher: &mut Flusher) -> io::Result<()> {
+        flusher.begin(&self.file)
+    }
+
+    /// Reads what was written, wherever it is.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
     }
 
     /// Blanks the first [`HEAD_BYTES`], as far as the part goes, and waits until that is on the disk.

@@ -268,6 +268,8 @@ pub struct UpdateStatus {
     pub command: Option<String>,
     /// How far writing or verifying has come.
     pub progress: Option<ProgressState>,
+    /// What the install fetches and writes, once that is known.
+    pub plan: Option<PlanStatus>,
     /// Whether it waits for a person to resume it.
     pub paused: bool,
     /// Releases that were at fault too often, by their TUF target: they are installed again only when an operator
@@ -329,6 +331,53 @@ pub struct ProgressState {
     pub done_bytes: u64,
     /// In all.
     pub total_bytes: u64,
+}
+
+/// What an install fetches and writes, told before it begins. Bytes throughout.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlanStatus {
+    /// What is still to be fetched, 300 bytes for each request included.
+    pub fetch_bytes: u64,
+    /// In so many requests.
+    pub requests: u64,
+    /// What was fetched to know that: indexes and leaves.
+    pub index_bytes: u64,
+    /// What a device would fetch that has nothing.
+    pub full_bytes: u64,
+    /// Written to the flash, at most.
+    pub write_bytes: u64,
+    /// Of the images, in the target slot already.
+    pub present_bytes: u64,
+    /// Copied from the slot that runs.
+    pub running_bytes: u64,
+    /// Copied from elsewhere in the target slot.
+    pub target_bytes: u64,
+    /// Zeros and repetitions.
+    pub free_bytes: u64,
+    /// Decoded from frames.
+    pub frame_bytes: u64,
+    /// Decoded from patch frames.
+    pub patch_bytes: u64,
+}
+
+impl std::fmt::Display for PlanStatus {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        write!(
+            formatter,
+            "{:.1} MB to fetch in {} requests, of {:.1} MB for a device that has nothing; {:.1} MB from the running slot, \
+             {:.1} MB in the target slot, {:.1} MB from frames, {:.1} MB from patches; {:.1} MB to write at most",
+            megabytes(self.fetch_bytes),
+            self.requests,
+            megabytes(self.full_bytes),
+            megabytes(self.running_bytes),
+            megabytes(self.present_bytes + self.target_bytes),
+            megabytes(self.frame_bytes),
+            megabytes(self.patch_bytes),
+            megabytes(self.write_bytes),
+        )
+    }
 }
 
 /// Why an install failed or a release was rolled back.

@@ -352,6 +352,12 @@ pub(crate) struct AddRelease {
     /// zstd's level
     #[arg(long, default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
     pub(crate) level: i32,
+    /// From how many of the newest releases of the product to make patches
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) patches: usize,
+    /// The manifest's format: 2 lets devices fetch only what they lack, if their updater reads it
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
+    pub(crate) format: u32,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -45,6 +45,8 @@ pub(super) fn add_release(add: AddRelease, now: Timestamp) -> Result<Said> {
         },
         allow_lower: add.allow_lower,
         level: add.level,
+        format: add.format,
+        patches: add.patches,
     };
     let added = release::add(&mut repository, &release)?;
     let mut text = String::new();

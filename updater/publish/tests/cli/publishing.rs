@@ -61,7 +61,7 @@ fn an_operators_list_reaches_a_device() {
 }
 
 #[test]
-fn a_release_reaches_a_device_frame_by_frame() {
+fn a_release_of_format_1_is_what_the_first_updaters_read() {
     let desk = Desk::new();
     let image = desk.write_image(1);
     let mut arguments = Desk::release_arguments("2.0.0", "20");
@@ -75,16 +75,41 @@ fn a_release_reaches_a_device_frame_by_frame() {
     let index = Index::parse(&read(&manifest.images[0].index.sha256)).unwrap();
     let frames = read(&manifest.images[0].frames.sha256);
     let mut decoded = Vec::new();
-    for frame in index.frames() {
-        let end = frame.offset + u64::from(frame.compressed);
-        let bytes = &frames[frame.offset as usize..end as usize];
+    for unit in index.units() {
+        let end = unit.frames_offset + u64::from(unit.frames_length);
+        let bytes = &frames[unit.frames_offset as usize..end as usize];
         decoded.extend(zstd::bulk::decompress(bytes, FRAME_BYTES as usize).unwrap());
     }
-    assert_eq!(index.frames().len(), 3);
+    assert_eq!(index.units().len(), 3);
     assert_eq!(decoded, image);
     assert!(frames.len() < image.len());
     assert_eq!(desk.blobs().iter().map(|path| mode(path)).collect::<Vec<_>>(), [0o644; 2]);
     assert_eq!(desk.good(&["verify", "--repo", "repo"])["blobs"], 2);
+}
+
+#[test]
+fn a_patch_is_made_from_the_release_before_which_is_put_together_from_the_repository() {
+    let desk = Desk::new();
+    let old = desk.write_image(1);
+    let add = |version, sequence, patches| {
+        let format = ["--format", "2", "--patches", patches];
+        desk.good(&[&Desk::release_arguments(version, sequence)[..], &format[..]].concat())
+    };
+    let first = add("2.0.0", "20", "1");
+    assert_eq!(first["manifest"]["images"][0]["patches"], serde_json::Value::Null);
+    // Another program of the same sources: as long, with a word changed here and there.
+    let mut new = old.clone();
+    new.iter_mut().step_by(997).for_each(|byte| *byte ^= 1);
+    std::fs::write(desk.path("image"), &new).unwrap();
+    let second = add("3.0.0", "30", "1");
+    let image = &second["manifest"]["images"][0];
+    assert_eq!(image["patches"][0]["from"], first["manifest"]["images"][0]["sha256"]);
+    let size = |part: &serde_json::Value| part["size"].as_u64().unwrap();
+    assert!(size(&image["patches"][0]["frames"]) * 2 < size(&image["frames"]), "{image}");
+    // Index, leaves and frames of both, index and frames of the patch.
+    assert_eq!(desk.good(&["verify", "--repo", "repo"])["blobs"], 8);
+    let none = add("4.0.0", "40", "0");
+    assert_eq!(none["manifest"]["images"][0]["patches"], serde_json::Value::Null);
 }
 
 #[test]

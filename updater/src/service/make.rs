@@ -1,0 +1,520 @@
+//! Makes the units of an image: of what the device has, and of frames that were fetched.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use sha2::{Digest, Sha256};
+use tracing::warn;
+use vigil_durable::crash_point;
+
+use super::Updater;
+use super::steps::slot_cause;
+use super::survey::is_whole;
+use crate::engine::plan::{frames_for, joins, spans};
+use crate::engine::{Event, Now, Step, Way, cause};
+use crate::release::{ChunkHash, Kind, Leaf, Unit, blob_path};
+use crate::slot::HEAD_BYTES;
+
+/// What is compared and written at least.
+const BLOCK_BYTES: usize = 4096;
+
+/// A unit that is being made, in `Updater::unit`.
+pub(super) struct Making {
+    image: usize,
+    number: usize,
+    unit: Unit,
+    leaf: Leaf,
+    /// By position, whether a chunk's bytes are there.
+    filled: Vec<bool>,
+    /// What the device has is not used: it was not what it seemed.
+    distrusts: bool,
+}
+
+impl Making {
+    /// For each chunk whether it is data that is still lacking.
+    fn lacks(&self) -> Vec<bool> {
+        let chunks = self.leaf.chunks.iter().zip(&self.filled);
+        chunks.map(|(chunk, filled)| matches!(chunk.kind, Kind::Data(_)) && !filled).collect()
+    }
+
+    fn length(&self, at: usize) -> usize {
+        self.leaf.chunks[at].length as usize
+    }
+}
+
+/// A frame that is being fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Expected {
+    pub(super) image: usize,
+    pub(super) unit: usize,
+    /// Its position in the unit; none for a patch frame.
+    frame: Option<u16>,
+    pub(super) offset: u64,
+    pub(super) compressed: u32,
+    sha256: [u8; 32],
+}
+
+/// Why a frame was not used.
+pub(super) type Refusal = (&'static str, String);
+
+impl Updater {
+    /// The file to fetch frames from and the frames to fetch from it in one request, for this unit first.
+    pub(super) fn expected(&mut self, image: usize, unit: usize) -> io::Result<(String, Vec<Expected>)> {
+        self.begin_making(image, unit)?;
+        if self.reroute_if_short(super::now())? {
+            return Ok((String::new(), vec![]));
+        }
+        let mut expected: Vec<Expected> = Vec::new();
+        let is_patch = matches!(self.way(image, unit), Some(Way::Patch));
+        let units =
+            self.engine.work().and_then(|work| work.index(image)).map_or(0, |index| index.units().len());
+        for number in unit..units {
+            let is_done = self.engine.work().is_some_and(|work| work.is_done(image, number));
+            let way = self.way(image, number).filter(|_| !is_done).cloned();
+            let of_unit = match way {
+                None | Some(Way::Local) => continue,
+                Some(Way::Patch) if is_patch => self.expected_patch(image, number),
+                Some(Way::Frames(frames)) if !is_patch => self.expected_frames(image, number, &frames)?,
+                Some(_) => break,
+            };
+            for frame in of_unit {
+                let end = expected.last().map(|last| last.offset + u64::from(last.compressed));
+                if end.is_some_and(|end| !joins(end, frame.offset)) {
+                    return Ok((self.frames_path(image, is_patch), expected));
+                }
+                expected.push(frame);
+            }
+        }
+        Ok((self.frames_path(image, is_patch), expected))
+    }
+
+    fn way(&self, image: usize, unit: usize) -> Option<&Way> {
+        self.engine.work()?.way(image, unit)
+    }
+
+    fn frames_path(&self, image: usize, is_patch: bool) -> String {
+        let plain = || self.engine.work().map(|work| work.manifest().images[image].frames.sha256.clone());
+        let sha256 = if is_patch { self.patch_frames(image) } else { plain() };
+        blob_path(&sha256.unwrap_or_default())
+    }
+
+    fn expected_patch(&self, image: usize, unit: usize) -> Vec<Expected> {
+        let patch = self.patch(image, unit).into_iter();
+        patch
+            .map(|patch| Expected {
+                image,
+                unit,
+                frame: None,
+                offset: patch.offset,
+                compressed: patch.compressed,
+                sha256: patch.sha256,
+            })
+            .collect()
+    }
+
+    /// Those frames of a unit that were not decoded yet.
+    fn expected_frames(&self, image: usize, number: usize, frames: &[u16]) -> io::Result<Vec<Expected>> {
+        let leaf = self.leaf(image, number)?;
+        let Some(unit) = self.unit_of(image, number) else { return Ok(vec![]) };
+        let making = self.making.as_ref().filter(|making| making.image == image && making.number == number);
+        let is_decoded = |frame: u16| {
+            let chunks = leaf.frame_chunks().nth(frame.into()).unwrap_or_default();
+            making.is_some_and(|making| chunks.iter().all(|at| making.filled[*at]))
+        };
+        let spans = spans(&unit, &leaf, frames);
+        let expected = frames.iter().zip(spans).filter(|(frame, _)| !is_decoded(**frame));
+        Ok(expected
+            .map(|(frame, (offset, compressed))| Expected {
+                image,
+                unit: number,
+                frame: Some(*frame),
+                offset,
+                compressed,
+                sha256: leaf.frames[usize::from(*frame)].sha256,
+            })
+            .collect())
+    }
+
+    fn unit_of(&self, image: usize, number: usize) -> Option<Unit> {
+        self.engine.work()?.index(image)?.units().get(number).cloned()
+    }
+
+    /// Begins with a unit, unless it is begun: with what the device has of it.
+    fn begin_making(&mut self, image: usize, number: usize) -> io::Result<()> {
+        if self.making.as_ref().is_some_and(|making| making.image == image && making.number == number) {
+            return Ok(());
+        }
+        self.open_parts()?;
+        let unit = self.unit_of(image, number).ok_or_else(|| io::Error::other("there is no such unit"))?;
+        let leaf = self.leaf(image, number)?;
+        self.unit.clear();
+        self.unit.resize(unit.length as usize, 0);
+        let filled = vec![false; leaf.chunks.len()];
+        let mut making = Making { image, number, unit, leaf, filled, distrusts: false };
+        self.fill(&mut making)?;
+        self.making = Some(making);
+        Ok(())
+    }
+
+    /// Has other frames fetched if those that are planned do not bring all that is lacking. Whether it was so.
+    fn reroute_if_short(&mut self, now: Now) -> io::Result<bool> {
+        let Some(making) = &self.making else { return Ok(true) };
+        let lacks = making.lacks();
+        let brings: Vec<bool> = match self.way(making.image, making.number) {
+            Some(Way::Patch) => {
+                self.patch(making.image, making.number).map_or(vec![], |patch| patch.chunks.clone())
+            }
+            Some(Way::Frames(frames)) => {
+                let mut brings = vec![false; lacks.len()];
+                let chunks = making.leaf.frame_chunks().enumerate();
+                let planned = chunks.filter(|(frame, _)| frames.contains(&(*frame as u16)));
+                planned.for_each(|(_, chunks)| chunks.into_iter().for_each(|at| brings[at] = true));
+                brings
+            }
+            _ => vec![],
+        };
+        let is_short = lacks.iter().enumerate().any(|(at, lacks)| *lacks && brings.get(at) != Some(&true));
+        if is_short {
+            let frames = frames_for(&making.leaf, &lacks);
+            self.reroute(now, frames)?;
+        }
+        Ok(is_short)
+    }
+
+    /// Makes a unit of what the device has.
+    pub(super) fn make(&mut self, now: Now, image: usize, number: usize) -> io::Result<()> {
+        match self.begin_making(image, number).and_then(|()| self.finish_making(now)) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.making = None;
+                self.tell(now, Event::Failed { cause: slot_cause(&error), message: error.to_string() })
+            }
+        }
+    }
+
+    /// Decodes a frame that has come whole, and makes its unit when it was the last one. False when other frames are due
+    /// now.
+    pub(super) fn take_frame(
+        &mut self,
+        now: Now,
+        expected: &Expected,
+        bytes: &[u8],
+    ) -> io::Result<Result<bool, Refusal>> {
+        if Sha256::digest(bytes).as_slice() != expected.sha256 {
+            let message = format!("a frame of unit {} has not the hash that was signed", expected.unit);
+            return Ok(Err((cause::FETCH_CORRUPT, message)));
+        }
+        self.begin_making(expected.image, expected.unit)?;
+        if self.reroute_if_short(now)? {
+            return Ok(Ok(false));
+        }
+        let Some(mut making) = self.making.take() else { return Ok(Ok(false)) };
+        let decoded = match expected.frame {
+            Some(frame) => self.decode_frame(&mut making, frame, bytes),
+            None => self.decode_patch(&mut making, bytes),
+        };
+        let is_whole = !making.lacks().contains(&true);
+        let frames = frames_for(&making.leaf, &making.lacks());
+        self.making = Some(making);
+        match decoded {
+            Err(message) => {
+                // The signature is right and the content wrong: no retry mends that.
+                self.tell(now, Event::Failed { cause: cause::BAD_RELEASE, message: message.clone() })?;
+                Ok(Err((cause::BAD_RELEASE, message)))
+            }
+            Ok(false) => {
+                // The running slot is not what it was when the patch was made, or an earlier frame is needed first.
+                warn!(unit = expected.unit, "a frame does not fit what is there");
+                self.reroute(now, frames)?;
+                Ok(Ok(false))
+            }
+            Ok(true) if is_whole => {
+                self.finish_making(now)?;
+                Ok(Ok(true))
+            }
+            Ok(true) => Ok(Ok(true)),
+        }
+    }
+
+    /// False when what must be there before the frame can be decoded is not.
+    fn decode_frame(&mut self, making: &mut Making, frame: u16, bytes: &[u8]) -> Result<bool, String> {
+        let frame = usize::from(frame);
+        let chunks = making.leaf.frame_chunks().nth(frame).ok_or("no such frame")?;
+        let first = chunks.first().copied().ok_or("an empty frame")?;
+        let offsets: Vec<_> = making.leaf.offsets().collect();
+        let context = making.leaf.context_of(frame, offsets[first]);
+        self.repeat(making).map_err(|error| error.to_string())?;
+        let is_there =
+            |at: usize| making.filled[at] || offsets[at] as usize + making.length(at) <= context.start;
+        if !(0..first).all(is_there) {
+            return Ok(false);
+        }
+        let unit = std::mem::take(&mut self.unit);
+        let decoded = self.decode(making, &chunks, &unit[context], bytes);
+        self.unit = unit;
+        decoded?;
+        self.scatter(making, &chunks);
+        Ok(true)
+    }
+
+    /// False when the ranges of the running slot are not what the patch was made with.
+    fn decode_patch(&mut self, making: &mut Making, bytes: &[u8]) -> Result<bool, String> {
+        let patch = self.patch(making.image, making.number).cloned().ok_or("no such patch")?;
+        let Some(running) = self.known.get(making.image).and_then(|known| known.running.as_ref()) else {
+            return Ok(false);
+        };
+        let mut prefix = vec![0; patch.prefix_length() as usize];
+        let mut rest = &mut prefix[..];
+        for (offset, length) in &patch.ranges {
+            let (range, behind) = std::mem::take(&mut rest).split_at_mut(*length as usize);
+            if running.read_exact_at(range, *offset).is_err() {
+                return Ok(false);
+            }
+            rest = behind;
+        }
+        // Nothing that is not vouched for reaches the decompressor.
+        if Sha256::digest(&prefix)[..16] != patch.prefix_sha256 {
+            return Ok(false);
+        }
+        let chunks: Vec<_> = (0..patch.chunks.len()).filter(|at| patch.chunks[*at]).collect();
+        self.decode(making, &chunks, &prefix, bytes)?;
+        self.scatter(making, &chunks);
+        Ok(true)
+    }
+
+    /// Decodes these chunks into `self.scratch`.
+    fn decode(
+        &mut self,
+        making: &Making,
+        chunks: &[usize],
+        prefix: &[u8],
+        bytes: &[u8],
+    ) -> Result<(), String> {
+        let size = chunks.iter().map(|at| making.length(*at)).sum();
+        decompress(&mut self.decompressor, prefix, bytes, size, &mut self.scratch)
+            .map_err(|error| format!("unit {} of the image: {error}", making.number))
+    }
+
+    /// Puts what was decoded into the places of these chunks.
+    fn scatter(&mut self, making: &mut Making, chunks: &[usize]) {
+        let offsets: Vec<_> = making.leaf.offsets().collect();
+        let mut rest = &self.scratch[..];
+        for at in chunks {
+            let (chunk, behind) = rest.split_at(making.length(*at));
+            let begin = offsets[*at] as usize;
+            self.unit[begin..begin + chunk.len()].copy_from_slice(chunk);
+            making.filled[*at] = true;
+            rest = behind;
+        }
+    }
+
+    /// Holds the whole unit against its digest, and writes what differs from what is in the slot.
+    fn finish_making(&mut self, now: Now) -> io::Result<()> {
+        let Some(mut making) = self.making.take() else { return Ok(()) };
+        if self.parts.get(making.image).is_none() {
+            // The install was given up meanwhile.
+            return Ok(());
+        }
+        let lacks = making.lacks();
+        if lacks.contains(&true) {
+            let frames = frames_for(&making.leaf, &lacks);
+            self.making = Some(making);
+            return self.reroute(now, frames);
+        }
+        self.repeat(&mut making)?;
+        let index = self.engine.work().and_then(|work| work.index(making.image));
+        if index.is_some_and(|index| index.matches(making.number, &making.leaf, &self.unit)) {
+            return self.write_unit(now, &making);
+        }
+        if making.distrusts || index.is_some_and(|index| index.chunking().is_none()) {
+            let message = format!("unit {} of the image is not what was signed", making.number);
+            return self.tell(now, Event::Failed { cause: cause::BAD_RELEASE, message });
+        }
+        // Another chunk with the same short hash: all of them are fetched.
+        making.distrusts = true;
+        making.filled.fill(false);
+        self.fill(&mut making)?;
+        let frames = frames_for(&making.leaf, &making.lacks());
+        self.making = Some(making);
+        self.reroute(now, frames)
+    }
+
+    /// Has these frames of the unit fetched.
+    fn reroute(&mut self, now: Now, frames: Vec<u16>) -> io::Result<()> {
+        let Some(making) = &self.making else { return Ok(()) };
+        let (image, unit, is_mapped) = (making.image, making.number, making.leaf.frames.is_empty());
+        self.note("install.rerouted", &format!("unit {unit} of image {image}: what is there has changed"));
+        if is_mapped {
+            // Only the running slot's map tells of it: its leaf is needed for once.
+            self.making = None;
+            return self.tell(now, Event::LeafWanted { image, unit });
+        }
+        self.tell(now, Event::Rerouted { image, unit, way: Way::Frames(frames) })
+    }
+
+    /// Fills in what the device has.
+    fn fill(&mut self, making: &mut Making) -> io::Result<()> {
+        self.scratch.resize(making.unit.length as usize, 0);
+        let Some(part) = self.parts.get(making.image) else { return Ok(()) };
+        part.read(making.unit.offset, &mut self.scratch)?;
+        let known = self.known.get(making.image);
+        let running = known.and_then(|known| known.running.as_ref());
+        for (at, offset) in making.leaf.offsets().collect::<Vec<_>>().into_iter().enumerate() {
+            let chunk = making.leaf.chunks[at];
+            let begin = offset as usize;
+            let range = begin..begin + chunk.length as usize;
+            let hash = match chunk.kind {
+                Kind::Data(hash) if !making.distrusts => hash,
+                Kind::Zero => {
+                    self.unit[range].fill(0);
+                    making.filled[at] = true;
+                    continue;
+                }
+                Kind::Data(_) | Kind::Same { .. } => continue,
+            };
+            let is_it = |bytes: &[u8]| ChunkHash::of(bytes).short() == hash;
+            if is_it(&self.scratch[range.clone()]) {
+                self.unit[range.clone()].copy_from_slice(&self.scratch[range]);
+                making.filled[at] = true;
+                continue;
+            }
+            let seeds = known.into_iter().flat_map(|known| known.seeds.find(hash));
+            let bytes = &mut self.unit[range];
+            making.filled[at] = seeds
+                .filter(|seed| seed.length == chunk.length && is_whole(seed, making.unit.offset))
+                .any(|seed| {
+                    let read = match running {
+                        Some(running) if !seed.in_target => running.read_exact_at(bytes, seed.offset),
+                        _ if seed.in_target => part.read(seed.offset, bytes),
+                        _ => return false,
+                    };
+                    read.is_ok() && is_it(bytes)
+                });
+        }
+        Ok(())
+    }
+
+    /// Fills in what repeats a chunk before it, as far as that one is there.
+    fn repeat(&mut self, making: &mut Making) -> io::Result<()> {
+        let offsets: Vec<_> = making.leaf.offsets().collect();
+        for at in 0..offsets.len() {
+            let Kind::Same { begin: other, .. } = making.leaf.chunks[at].kind else { continue };
+            let range = offsets[at] as usize..offsets[at] as usize + making.length(at);
+            if making.filled[at] {
+                continue;
+            }
+            match other.checked_sub(making.unit.offset) {
+                Some(inside) => {
+                    let source = offsets.partition_point(|offset| u64::from(*offset) <= inside) - 1;
+                    if !making.filled[source] {
+                        continue;
+                    }
+                    let inside = inside as usize;
+                    self.unit.copy_within(inside..inside + range.len(), range.start);
+                }
+                None => {
+                    let part =
+                        self.parts.get(making.image).ok_or_else(|| io::Error::other("no such part"))?;
+                    part.read(other, &mut self.unit[range.clone()])?;
+                    restore_head(&self.heads[making.image], other, &mut self.unit[range]);
+                }
+            }
+            making.filled[at] = true;
+        }
+        Ok(())
+    }
+
+    /// Writes those blocks of the unit that are not in the target slot, and lets the flusher bring them to the disk.
+    fn write_unit(&mut self, now: Now, making: &Making) -> io::Result<()> {
+        let (image, unit) = (making.image, making.number);
+        if let Err(error) = self.keep_head(image, unit) {
+            // Its disk is full: that may pass.
+            self.making = None;
+            return Err(error);
+        }
+        self.settle()?;
+        let Some(part) = self.parts.get(image) else { return Ok(()) };
+        self.scratch.resize(self.unit.len(), 0);
+        part.read(making.unit.offset, &mut self.scratch)?;
+        crash_point("slot.frame", "before");
+        let mut written = Ok(());
+        let mut at = 0;
+        let blocks = || (self.unit.chunks(BLOCK_BYTES), self.scratch.chunks(BLOCK_BYTES));
+        let differs: Vec<bool> = blocks().0.zip(blocks().1).map(|(new, old)| new != old).collect();
+        for run in differs.chunk_by(|one, other| one == other) {
+            let end = (at + run.len() * BLOCK_BYTES).min(self.unit.len());
+            if run[0] && written.is_ok() {
+                written = part.put(making.unit.offset + at as u64, &self.unit[at..end]);
+            }
+            at = end;
+        }
+        if let Err(error) = written.and_then(|()| part.flush_behind(&mut self.flusher)) {
+            let (cause, message) = (slot_cause(&error), error.to_string());
+            return self.tell(now, Event::Failed { cause, message });
+        }
+        self.unflushed = Some((image, unit));
+        self.tell(now, Event::Begun { image, unit })
+    }
+
+    /// Waits until the unit that was written last is on the disk, and tells the engine.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        let Some((image, unit)) = self.unflushed.take() else { return Ok(()) };
+        let event = match self.flusher.wait() {
+            Ok(()) => {
+                crash_point("slot.frame", "after");
+                Event::Written { image, unit }
+            }
+            Err(error) => Event::Failed { cause: slot_cause(&error), message: error.to_string() },
+        };
+        self.tell(super::now(), event)
+    }
+
+    /// Makes what the device has all of, until a unit is due that needs frames: that one.
+    pub(super) fn make_up_to_frames(&mut self) -> io::Result<Option<(usize, usize)>> {
+        loop {
+            let now = super::now();
+            match self.engine.next(now) {
+                Step::Make { image, unit } => self.make(now, image, unit)?,
+                Step::FetchFrames { image, unit } => return Ok(Some((image, unit))),
+                _ => return Ok(None),
+            }
+        }
+    }
+}
+
+/// The head of an image is blank in the slot until all else is verified: what was read at `offset` is held in its place.
+pub(super) fn restore_head(head: &Option<Vec<u8>>, offset: u64, bytes: &mut [u8]) {
+    if let Some(head) = head
+        && offset < HEAD_BYTES as u64
+    {
+        let head = &head[(offset as usize).min(head.len())..];
+        let count = head.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&head[..count]);
+    }
+}
+
+/// Decodes one frame into exactly `size` bytes of `raw`. The window is capped by that: the whole output is held anyway.
+pub(super) fn decompress(
+    decompressor: &mut Option<zstd::bulk::Decompressor<'static>>,
+    prefix: &[u8],
+    frame: &[u8],
+    size: usize,
+    raw: &mut Vec<u8>,
+) -> Result<(), String> {
+    let text = |error: io::Error| error.to_string();
+    raw.clear();
+    raw.reserve_exact(size);
+    let count = if prefix.is_empty() {
+        let decompressor = match decompressor {
+            Some(decompressor) => decompressor,
+            none => none.insert(zstd::bulk::Decompressor::new().map_err(text)?),
+        };
+        decompressor.decompress_to_buffer(frame, raw).map_err(text)?
+    } else {
+        let mut context = zstd::zstd_safe::DCtx::create();
+        let name = |code| zstd::zstd_safe::get_error_name(code).to_owned();
+        context.ref_prefix(prefix).map_err(name)?;
+        context.decompress(raw, frame).map_err(name)?
+    };
+    if count == size { Ok(()) } else { Err(format!("{count} bytes, expected {size}")) }
+}
