@@ -86,7 +86,7 @@ fn decode(
             let range = *at..*at + chunk.length as usize;
             match other.checked_sub(begin) {
                 Some(inside) => {
-                    bytes.copy_within(inside as usize..inside as usize + range.len(), range.start)
+                    bytes.copy_within(inside as usize..inside as usize + range.len(), range.start);
                 }
                 None => image.read_exact_at(&mut bytes[range], other)?,
             }

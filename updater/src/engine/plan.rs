@@ -91,7 +91,7 @@ impl Planner {
         let frames = frames_for(leaf, &lacks);
         let way = match candidate.patch {
             _ if frames.is_empty() => Way::Local,
-            Some(patch) if self.is_cheaper(candidate, patch, &frames, &lacks) => {
+            Some(patch) if is_cheaper(candidate, patch, &frames, &lacks) => {
                 self.patches.add(patch.offset, patch.compressed);
                 tally.patch_bytes = lacked;
                 Way::Patch
@@ -108,14 +108,6 @@ impl Planner {
         way
     }
 
-    /// A patch frame must bring all that the device lacks, for fewer bytes.
-    fn is_cheaper(&self, candidate: &Candidate, patch: &Patch, frames: &[u16], lacks: &[bool]) -> bool {
-        let brings_all = lacks.iter().zip(&patch.chunks).all(|(lacks, brings)| !lacks || *brings);
-        let plain: u64 =
-            spans(candidate.unit, candidate.leaf, frames).map(|(_, length)| u64::from(length)).sum();
-        brings_all && u64::from(patch.compressed) < plain
-    }
-
     /// The plan, when every unit is in it.
     pub fn finish(self, index_bytes: u64) -> PlanStatus {
         let requests = self.frames.count + self.patches.count;
@@ -126,6 +118,13 @@ impl Planner {
             ..self.status
         }
     }
+}
+
+/// A patch frame must bring all that the device lacks, for fewer bytes.
+fn is_cheaper(candidate: &Candidate, patch: &Patch, frames: &[u16], lacks: &[bool]) -> bool {
+    let brings_all = lacks.iter().zip(&patch.chunks).all(|(lacks, brings)| !lacks || *brings);
+    let plain: u64 = spans(candidate.unit, candidate.leaf, frames).map(|(_, length)| u64::from(length)).sum();
+    brings_all && u64::from(patch.compressed) < plain
 }
 
 /// The frames to fetch for these chunks: those that hold any of them, or the one that holds all where that is cheaper.

@@ -82,8 +82,7 @@ impl ChunkHash {
     /// Its first eight bytes, little-endian: what a leaf has of it. What a device finds by them is held against the
     /// unit's whole digest before it is used.
     pub fn short(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+        self.0.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
     }
 }
 

@@ -177,7 +177,7 @@ impl Index {
                 None => &[unit.frames_length],
                 Some(_) => &[unit.length, unit.chunks, unit.leaf_length, unit.frames_length],
             };
-            words.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+            bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
             bytes.extend_from_slice(&unit.leaf_sha256);
             bytes.extend_from_slice(&unit.digest);
         }

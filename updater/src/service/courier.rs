@@ -395,11 +395,10 @@ impl Updater {
             let Some(next) = expected.front() else { break Ok(Going::On) };
             match due {
                 Some(due) if due == (next.image, next.unit) => {}
-                Some(_) => break Ok(Going::Elsewhere),
                 None if self.engine.work().is_none() => {
                     break Err((cause::CANCELLED, "the install was given up".to_owned()));
                 }
-                None => break Ok(Going::Elsewhere),
+                Some(_) | None => break Ok(Going::Elsewhere),
             }
             let gap = (next.offset - *position) as usize;
             let Some(bytes) = open.buffer.get(used + gap..used + gap + next.compressed as usize) else {

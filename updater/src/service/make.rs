@@ -416,7 +416,7 @@ impl Updater {
                     let part =
                         self.parts.get(making.image).ok_or_else(|| io::Error::other("no such part"))?;
                     part.read(other, &mut self.unit[range.clone()])?;
-                    restore_head(&self.heads[making.image], other, &mut self.unit[range]);
+                    restore_head(self.heads[making.image].as_deref(), other, &mut self.unit[range]);
                 }
             }
             making.filled[at] = true;
@@ -483,7 +483,7 @@ impl Updater {
 }
 
 /// The head of an image is blank in the slot until all else is verified: what was read at `offset` is held in its place.
-pub(super) fn restore_head(head: &Option<Vec<u8>>, offset: u64, bytes: &mut [u8]) {
+fn restore_head(head: Option<&[u8]>, offset: u64, bytes: &mut [u8]) {
     if let Some(head) = head
         && offset < HEAD_BYTES as u64
     {
@@ -494,7 +494,7 @@ pub(super) fn restore_head(head: &Option<Vec<u8>>, offset: u64, bytes: &mut [u8]
 }
 
 /// Decodes one frame into exactly `size` bytes of `raw`. The window is capped by that: the whole output is held anyway.
-pub(super) fn decompress(
+fn decompress(
     decompressor: &mut Option<zstd::bulk::Decompressor<'static>>,
     prefix: &[u8],
     frame: &[u8],

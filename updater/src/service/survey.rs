@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use tracing::{info, warn};
@@ -317,8 +318,8 @@ impl Updater {
     }
 
     /// Maps one more unit. True when there is nothing to map any more.
-    pub(super) fn go_on_mapping(&mut self) -> io::Result<bool> {
-        let Some(mapping) = &mut self.mapping else { return Ok(true) };
+    pub(super) fn go_on_mapping(&mut self) -> bool {
+        let Some(mapping) = &mut self.mapping else { return true };
         let result = match mapping.cutter.next_unit(None) {
             Ok(Some(unit)) => {
                 mapping.progress.done_bytes += u64::from(unit.length);
@@ -328,9 +329,9 @@ impl Updater {
             Err(error) => Err(error),
         };
         if matches!(result, Ok(false)) {
-            return Ok(false);
+            return false;
         }
-        let Some(mapping) = self.mapping.take() else { return Ok(true) };
+        let Some(mapping) = self.mapping.take() else { return true };
         let finished = result.and_then(|_| mapping.writer.finish(mapping.cutter.image_sha256()));
         match finished {
             Ok(()) => self.note("slot.mapped", &mapping.image),
@@ -340,26 +341,28 @@ impl Updater {
                 self.unmappable.push(mapping.image);
             }
         }
-        Ok(true)
+        true
     }
 
-    /// Begins to map the next part of the running slot that has no map, if there is one and nothing else to do.
-    pub(super) fn map_when_idle(&mut self) -> io::Result<bool> {
+    /// Maps a piece of a part of the running slot that has no map, when there is nothing else to do. How long it took; none
+    /// when there is nothing to map.
+    pub(super) fn map_when_idle(&mut self) -> Option<Duration> {
+        let begun = super::now().boot;
         if self.mapping.is_none() {
             let running = self.engine.running().to_owned();
             let images =
                 self.config.slot(&running).map(|slot| slot.parts.keys().cloned().collect::<Vec<_>>());
-            let unmapped = images
+            let image = images
                 .unwrap_or_default()
                 .into_iter()
-                .find(|image| !self.unmappable.contains(image) && !self.map_file(&running, image).exists());
-            let Some(image) = unmapped else { return Ok(false) };
+                .find(|image| !self.unmappable.contains(image) && !self.map_file(&running, image).exists())?;
             if let Err(error) = self.begin_mapping(&image, USUAL) {
                 warn!(%error, image, "the running slot could not be mapped");
                 self.unmappable.push(image);
             }
         }
-        self.go_on_mapping().map(|_| true)
+        self.go_on_mapping();
+        Some(super::now().boot.saturating_sub(begun))
     }
 
     /// How far mapping has come.

@@ -48,7 +48,7 @@ fn shingles(bytes: &[u8]) -> impl Iterator<Item = (u32, usize)> + '_ {
             hash = hash.wrapping_sub((u64::from(bytes[gone]) + 1).wrapping_mul(leaving));
         }
         let mixed = (hash ^ hash >> 29).wrapping_mul(FACTOR);
-        let is_sampled = at + 1 >= SHINGLE_BYTES && (mixed >> 32) % SAMPLING == 0;
+        let is_sampled = at + 1 >= SHINGLE_BYTES && (mixed >> 32).is_multiple_of(SAMPLING);
         is_sampled.then_some((mixed as u32, at))
     })
 }
@@ -196,7 +196,9 @@ fn frame(
     let mut prefix_sha256 = [0; 16];
     prefix_sha256.copy_from_slice(&Sha256::digest(&prefix)[..16]);
     let mut chunks = vec![false; raw.leaf.chunks.len()];
-    lacking.iter().for_each(|at| chunks[*at] = true);
+    for at in &lacking {
+        chunks[*at] = true;
+    }
     let patch = Patch {
         unit: number,
         // Where it lies follows from the lengths of those before it.
