@@ -5,6 +5,8 @@ use sha2::{Digest, Sha256};
 
 /// Bytes of the image in one unit at most: what an interruption costs at most, and what the decoder holds.
 pub const UNIT_BYTES: u32 = 4 * 1024 * 1024;
+/// Bytes of the first unit at least, if the image has so many: where superblocks lie must be in one unit.
+pub const FIRST_UNIT_BYTES: u32 = 128 * 1024;
 /// A unit that is as long as this ends where its chunks say so.
 const UNIT_BYTES_MIN: u32 = 1024 * 1024;
 /// Chunks of an image at most, so that a device can hold the table of them. A larger image has larger chunks.

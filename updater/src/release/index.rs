@@ -10,7 +10,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::chunk::{CHUNKS, ChunkHash, Chunking, UNIT_BYTES, unit_digest};
+use super::chunk::{CHUNKS, ChunkHash, Chunking, FIRST_UNIT_BYTES, UNIT_BYTES, unit_digest};
 use super::leaf::{self, Chunk, Frame, Kind, LEAF_BYTES, Leaf};
 
 /// Bytes of the image in one unit of version 1.
@@ -277,6 +277,10 @@ impl Index {
         if index.image_size != image_size {
             return Err(IndexError("an index whose units do not make up the image"));
         }
+        let first = index.units.first().map_or(0, |unit| u64::from(unit.length));
+        if first < image_size.min(u64::from(FIRST_UNIT_BYTES)) {
+            return Err(IndexError("an index with a first unit that is too short"));
+        }
         Ok(index)
     }
 }
@@ -303,13 +307,18 @@ mod tests {
     }
 
     fn units() -> Index {
-        let mut index = Index::new(Chunking::Aligned(4096));
-        for (number, length) in [(1, 4096), (2, 10)] {
+        units_from(65536)
+    }
+
+    /// Two units, the first of them of two chunks of this length.
+    fn units_from(size: u32) -> Index {
+        let mut index = Index::new(Chunking::Aligned(size));
+        for (number, length) in [(1, size), (2, 10)] {
             let leaf = Leaf {
                 context: 0,
                 frames: vec![Frame { compressed: 20, sha256: [number; 32], chunks: 1 }],
                 chunks: vec![
-                    Chunk { length: 4096, kind: Kind::Zero },
+                    Chunk { length: size, kind: Kind::Zero },
                     Chunk { length, kind: Kind::Data(number.into()) },
                 ],
             };
@@ -325,7 +334,7 @@ mod tests {
         }
         let (flat, units) = (flat(), units());
         assert_eq!((flat.units()[1].frames_offset, flat.frames_size()), (5, 12));
-        assert_eq!((units.units()[1].offset, units.image_size()), (8192, 8192 + 4106));
+        assert_eq!((units.units()[1].offset, units.image_size()), (131_072, 131_072 + 65_546));
         assert_eq!((units.units()[1].leaf_offset, units.leaves_size()), (40, 80));
     }
 
@@ -347,6 +356,11 @@ mod tests {
                 assert!(Index::parse(&changed).is_err(), "{at}");
             }
         }
+    }
+
+    #[test]
+    fn the_place_of_superblocks_is_in_one_unit() {
+        assert!(Index::parse(&units_from(32768).to_bytes()).is_err());
     }
 
     proptest::proptest! {

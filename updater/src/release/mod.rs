@@ -7,7 +7,9 @@ mod leaf;
 mod manifest;
 pub mod patch;
 
-pub use chunk::{CHUNK_BYTES_MAX, CHUNKS, ChunkHash, Chunking, UNIT_BYTES, is_zero, unit_digest};
+pub use chunk::{
+    CHUNK_BYTES_MAX, CHUNKS, ChunkHash, Chunking, FIRST_UNIT_BYTES, UNIT_BYTES, is_zero, unit_digest,
+};
 pub use index::{FRAME_BYTES, INDEX_BYTES, Index, IndexError, Unit};
 pub use leaf::{Chunk, Frame, Kind, LEAF_BYTES, Leaf, most_compressed};
 pub use manifest::{

@@ -146,7 +146,14 @@ impl Updater {
                 (what, blob_path(&part.sha256), 0, part.size, true)
             }),
             Step::FetchFrames { image, unit } => {
-                let (path, expected) = self.expected(image, unit)?;
+                let (path, expected) = match self.expected(image, unit) {
+                    Ok(expected) => expected,
+                    Err(error) => {
+                        let (cause, message) = (slot_cause(&error), error.to_string());
+                        self.tell(now(), Event::Failed { cause, message })?;
+                        return Ok(None);
+                    }
+                };
                 let expected = VecDeque::from(expected);
                 expected.front().zip(expected.back()).map(|(first, last)| {
                     let (offset, end) = (first.offset, last.offset + u64::from(last.compressed));

@@ -151,7 +151,7 @@ impl Updater {
         self.unit.resize(unit.length as usize, 0);
         let filled = vec![false; leaf.chunks.len()];
         let mut making = Making { image, number, unit, leaf, filled, distrusts: false };
-        self.fill(&mut making)?;
+        self.fill(&mut making);
         self.making = Some(making);
         Ok(())
     }
@@ -333,7 +333,7 @@ impl Updater {
         // Another chunk with the same short hash: all of them are fetched.
         making.distrusts = true;
         making.filled.fill(false);
-        self.fill(&mut making)?;
+        self.fill(&mut making);
         let frames = frames_for(&making.leaf, &making.lacks());
         self.making = Some(making);
         self.reroute(now, frames)
@@ -352,11 +352,11 @@ impl Updater {
         self.tell(now, Event::Rerouted { image, unit, way: Way::Frames(frames) })
     }
 
-    /// Fills in what the device has.
-    fn fill(&mut self, making: &mut Making) -> io::Result<()> {
+    /// Fills in what the device has. What cannot be read is not there: it is fetched.
+    fn fill(&mut self, making: &mut Making) {
         self.scratch.resize(making.unit.length as usize, 0);
-        let Some(part) = self.parts.get(making.image) else { return Ok(()) };
-        part.read(making.unit.offset, &mut self.scratch)?;
+        let Some(part) = self.parts.get(making.image) else { return };
+        let is_read = part.read(making.unit.offset, &mut self.scratch).is_ok();
         let known = self.known.get(making.image);
         let running = known.and_then(|known| known.running.as_ref());
         for (at, offset) in making.leaf.offsets().collect::<Vec<_>>().into_iter().enumerate() {
@@ -373,7 +373,7 @@ impl Updater {
                 Kind::Data(_) | Kind::Same { .. } => continue,
             };
             let is_it = |bytes: &[u8]| ChunkHash::of(bytes).short() == hash;
-            if is_it(&self.scratch[range.clone()]) {
+            if is_read && is_it(&self.scratch[range.clone()]) {
                 self.unit[range.clone()].copy_from_slice(&self.scratch[range]);
                 making.filled[at] = true;
                 continue;
@@ -391,7 +391,6 @@ impl Updater {
                     read.is_ok() && is_it(bytes)
                 });
         }
-        Ok(())
     }
 
     /// Fills in what repeats a chunk before it, as far as that one is there.
@@ -435,12 +434,14 @@ impl Updater {
         self.settle()?;
         let Some(part) = self.parts.get(image) else { return Ok(()) };
         self.scratch.resize(self.unit.len(), 0);
-        part.read(making.unit.offset, &mut self.scratch)?;
+        // Writing may mend a block that cannot be read.
+        let is_read = part.read(making.unit.offset, &mut self.scratch).is_ok();
         crash_point("slot.frame", "before");
         let mut written = Ok(());
         let mut at = 0;
         let blocks = || (self.unit.chunks(BLOCK_BYTES), self.scratch.chunks(BLOCK_BYTES));
-        let differs: Vec<bool> = blocks().0.zip(blocks().1).map(|(new, old)| new != old).collect();
+        let differs: Vec<bool> =
+            blocks().0.zip(blocks().1).map(|(new, old)| !is_read || new != old).collect();
         for run in differs.chunk_by(|one, other| one == other) {
             let end = (at + run.len() * BLOCK_BYTES).min(self.unit.len());
             if run[0] && written.is_ok() {

@@ -261,8 +261,9 @@ impl Updater {
         for image in 0..images {
             let map = self.map_file(&target, &self.name(image)?);
             match std::fs::rename(&map, self.stash.target_map(image)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => vigil_durable::sync_directory_of(&map)?,
+                Ok(()) => vigil_durable::sync_directory_of(&map)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ pub use seeds::{Seed, Seeds};
 
 /// What is blank at the beginning of each part while a slot is being written, so that no bootloader and no kernel takes
 /// it for a system: superblocks lie at 0 (squashfs, FAT, XFS, a kernel), 1 KiB (ext4, EROFS, F2FS) or 64 KiB (btrfs).
-pub const HEAD_BYTES: usize = 128 * 1024;
+pub const HEAD_BYTES: usize = crate::release::FIRST_UNIT_BYTES as usize;
 
 /// One part of a slot, open for writing and reading back.
 #[derive(Debug)]
