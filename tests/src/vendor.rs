@@ -61,9 +61,21 @@ impl Vendor {
 
     /// Publishes a release.
     pub fn release(&self, version: &str, sequence: u64, image: &Path, policy: &str) -> anyhow::Result<Value> {
+        self.release_with(version, sequence, image, policy, &[])
+    }
+
+    /// Publishes a release, with more arguments.
+    pub fn release_with(
+        &self,
+        version: &str,
+        sequence: u64,
+        image: &Path,
+        policy: &str,
+        more: &[&str],
+    ) -> anyhow::Result<Value> {
         let image = format!("rootfs={}", image.display());
         let sequence = sequence.to_string();
-        self.publish(&[
+        let arguments = [
             "release",
             "add",
             "--product",
@@ -80,7 +92,8 @@ impl Vendor {
             policy,
             "--level",
             "3",
-        ])
+        ];
+        self.publish(&[&arguments, more].concat())
     }
 
     /// Runs `vigil-publish` and gives back its JSON.
