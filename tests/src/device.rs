@@ -20,6 +20,8 @@ use crate::{binaries, image};
 pub struct Options {
     /// The device's id.
     pub id: String,
+    /// The product that it is.
+    pub product: String,
     /// Lines for `[broker]` of vigil.toml.
     pub broker: String,
     /// Lines for `[health]`.
@@ -38,6 +40,9 @@ pub struct Options {
     pub updater: String,
     /// More sections for it.
     pub updater_more: String,
+    /// Parts of a slot besides its `rootfs`: their names and what the factory has written into slot A's. Slot B's are as
+    /// large, and empty.
+    pub more_parts: Vec<(String, PathBuf)>,
     /// The directories of the programs that releases bring, by version. What is not listed brings those under test.
     pub programs: Vec<(String, PathBuf)>,
 }
@@ -56,6 +61,7 @@ impl Options {
     pub fn new(id: &str, broker_port: u16, pki: &Pki) -> Self {
         Self {
             id: id.to_owned(),
+            product: PRODUCT.to_owned(),
             broker: format!(
                 "url = \"mqtts://localhost:{broker_port}\"\nca_file = {:?}\nkeep_alive = \"10s\"\nbackoff_max = \"2s\"\nfleet_size = 1\n",
                 pki.ca()
@@ -68,6 +74,7 @@ impl Options {
             environment: Vec::new(),
             updater: String::new(),
             updater_more: String::new(),
+            more_parts: Vec::new(),
             programs: Vec::new(),
         }
     }
@@ -112,6 +119,11 @@ impl Device {
         }
         let mut slot = File::options().write(true).open(device.slot("A"))?;
         std::io::copy(&mut File::open(image)?, &mut slot)?;
+        for (name, image) in &device.options.more_parts {
+            let mut part = File::create(device.part("A", name))?;
+            let length = std::io::copy(&mut File::open(image)?, &mut part)?;
+            File::create(device.part("B", name))?.set_len(length)?;
+        }
         device.programs = device.programs_in("A")?;
         // The factory has written one slot only.
         std::fs::write(disk.join("boot/boot.env"), "BOOT_ORDER=A\nBOOT_A_LEFT=3\nBOOT_B_LEFT=0\n")?;
@@ -134,11 +146,12 @@ impl Device {
 
     fn write_agent_config(&self, vendor: &Vendor) -> anyhow::Result<()> {
         let text = format!(
-            "[device]\nid = {:?}\ntenant = {TENANT:?}\nproduct = {PRODUCT:?}\ngroups = [\"lobby\"]\n\n\
+            "[device]\nid = {:?}\ntenant = {TENANT:?}\nproduct = {:?}\ngroups = [\"lobby\"]\n\n\
              [paths]\nstate = {:?}\nrun = {:?}\nupdater_socket = {:?}\n\n[broker]\n{}\n\
              [health]\n{}\n\
              [repository]\nurl = {:?}\nrefresh_interval = {:?}\ntimeout = \"3s\"\n\n{}\n",
             self.options.id,
+            self.options.product,
             self.disk.join("data"),
             self.run_directory(),
             self.updater_socket(),
@@ -153,10 +166,15 @@ impl Device {
 
     fn write_updater_config(&self) -> anyhow::Result<()> {
         let reboot = self.disk.join("run/reboot");
+        let parts = |slot: &str| {
+            let more = self.options.more_parts.iter().map(|(name, _)| (name.as_str(), self.part(slot, name)));
+            let parts = std::iter::once(("rootfs", self.slot(slot))).chain(more);
+            parts.map(|(name, path)| format!("{name} = {path:?}")).collect::<Vec<_>>().join(", ")
+        };
         let text = format!(
             "{}agent_config = {:?}\nstate = {:?}\nsocket = {:?}\nroot = {:?}\nreboot = [\"/bin/touch\", {reboot:?}]\n\n\
              [boot]\nkind = \"file\"\ndirectory = {:?}\n\n\
-             [[slots]]\nname = \"A\"\nparts = {{ rootfs = {:?} }}\n\n[[slots]]\nname = \"B\"\nparts = {{ rootfs = {:?} }}\n\n\
+             [[slots]]\nname = \"A\"\nparts = {{ {} }}\n\n[[slots]]\nname = \"B\"\nparts = {{ {} }}\n\n\
              [trial]\n{}\n[fetch]\nretries = 6\npause_seconds = 0.1\n\n[[gate]]\nname = \"self-test\"\ncommand = [{:?}]\ntimeout_seconds = 5\n\n{}",
             self.options.updater,
             self.disk.join("etc/vigil.toml"),
@@ -164,8 +182,8 @@ impl Device {
             self.updater_socket(),
             self.disk.join("etc/root.json"),
             self.disk.join("boot"),
-            self.slot("A"),
-            self.slot("B"),
+            parts("A"),
+            parts("B"),
             self.options.trial,
             self.disk.join("run/self-test"),
             self.options.updater_more,
@@ -176,6 +194,11 @@ impl Device {
     /// The file that stands for a slot's block device.
     pub fn slot(&self, name: &str) -> PathBuf {
         self.disk.join("slots").join(name)
+    }
+
+    /// The file that stands for the block device of another part of the slot.
+    pub fn part(&self, slot: &str, name: &str) -> PathBuf {
+        self.disk.join("slots").join(format!("{slot}-{name}"))
     }
 
     /// Where vigild's sockets are.

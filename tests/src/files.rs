@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
@@ -15,6 +16,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 /// Bytes that are read and sent at once.
 const CHUNK: usize = 256 * 1024;
@@ -49,12 +52,15 @@ pub struct Served {
     pub path: String,
     /// Bytes of the body.
     pub bytes: u64,
+    /// When it began.
+    pub at: Instant,
 }
 
 #[derive(Default)]
 struct State {
     faults: Vec<(String, Fault)>,
     served: Vec<Served>,
+    wire_bytes: u64,
 }
 
 /// The server.
@@ -80,8 +86,10 @@ impl FileServer {
                     let _ = stream.set_nodelay(true);
                     let (root, state) = (root.clone(), Arc::clone(&shared));
                     tokio::spawn(async move {
+                        let shared = Arc::clone(&state);
                         let service =
-                            service_fn(move |request| respond(request, root.clone(), Arc::clone(&state)));
+                            service_fn(move |request| respond(request, root.clone(), Arc::clone(&shared)));
+                        let stream = Counted { stream, state };
                         let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                     });
                 }
@@ -112,6 +120,60 @@ impl FileServer {
     /// What was served since the last call.
     pub fn take_served(&self) -> Vec<Served> {
         self.state.lock().map(|mut state| std::mem::take(&mut state.served)).unwrap_or_default()
+    }
+
+    /// Bytes of requests and answers since the last call, of their headers too.
+    pub fn take_wire_bytes(&self) -> u64 {
+        self.state.lock().map(|mut state| std::mem::take(&mut state.wire_bytes)).unwrap_or_default()
+    }
+}
+
+/// A connection whose bytes are counted, in both directions.
+struct Counted {
+    stream: TcpStream,
+    state: Arc<Mutex<State>>,
+}
+
+impl Counted {
+    fn count(&self, bytes: usize) {
+        if let Ok(mut state) = self.state.lock() {
+            state.wire_bytes += bytes as u64;
+        }
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.count(buffer.filled().len() - before);
+        result
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if let Poll::Ready(Ok(count)) = &result {
+            self.count(*count);
+        }
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -177,7 +239,7 @@ async fn respond(
             Either::Right(FileBody { breaks: Some(at), offset, .. }) => at - offset,
             _ => body.size_hint().exact().unwrap_or(0),
         };
-        state.served.push(Served { path, bytes });
+        state.served.push(Served { path, bytes, at: Instant::now() });
     }
     let response = match range {
         None => Response::builder().status(StatusCode::OK),

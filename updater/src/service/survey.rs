@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
-use std::path::PathBuf;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
@@ -100,11 +100,21 @@ impl Updater {
                 let known = self.leaves_at_hand(image, &index);
                 return Ok(Some(Survey { index, known, patch: None }));
             }
-            self.begin_mapping(&name, chunking)?;
+            self.begin_mapping(&name, chunking, None)?;
             return Ok(None);
         };
         let sha256 = HEXLOWER.encode(&map.image_sha256());
         let patch = wanted.patches.iter().position(|patch| patch.from == sha256);
+        // What the factory wrote is mapped to the end of its part. The image may be shorter, and one that a patch starts from.
+        let length = map.image_size();
+        let shorter = wanted.patches.first().map(|patch| patch.from_size).filter(|size| *size < length);
+        if let (None, Some(size)) = (patch, shorter)
+            && length == size_of(&path)?
+            && !self.unmappable.contains(&name)
+        {
+            self.begin_mapping(&name, chunking, Some(size))?;
+            return Ok(None);
+        }
         let units = map.units().iter().enumerate().map(|(number, unit)| (unit.digest, number)).collect();
         let running = File::open(path)?;
         *self.known_mut(image) =
@@ -297,12 +307,12 @@ impl Updater {
         }
     }
 
-    fn begin_mapping(&mut self, image: &str, chunking: Chunking) -> io::Result<()> {
+    /// Begins to map a part of the running slot, or its first `length` bytes.
+    fn begin_mapping(&mut self, image: &str, chunking: Chunking, length: Option<u64>) -> io::Result<()> {
         let running = self.engine.running().to_owned();
         let Some(ConfigPlace::Part(path)) = self.config.place(&running, image) else { return Ok(()) };
-        let mut file = File::open(path)?;
-        let size = io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
-        io::Seek::rewind(&mut file)?;
+        let size = length.map_or_else(|| size_of(&path), Ok)?;
+        let file = File::open(path)?;
         // A part so large that its chunks would not fit into memory is not mapped: it is updated in full.
         if size / u64::from(chunking.mean()) > u64::from(crate::release::CHUNKS) {
             self.unmappable.push(image.to_owned());
@@ -357,7 +367,7 @@ impl Updater {
                 .unwrap_or_default()
                 .into_iter()
                 .find(|image| !self.unmappable.contains(image) && !self.map_file(&running, image).exists())?;
-            if let Err(error) = self.begin_mapping(&image, USUAL) {
+            if let Err(error) = self.begin_mapping(&image, USUAL, None) {
                 warn!(%error, image, "the running slot could not be mapped");
                 self.unmappable.push(image);
             }
@@ -370,6 +380,11 @@ impl Updater {
     pub(super) fn mapping_progress(&self) -> Option<ProgressState> {
         self.mapping.as_ref().map(|mapping| mapping.progress)
     }
+}
+
+/// Bytes of a file or a block device.
+fn size_of(path: &Path) -> io::Result<u64> {
+    File::open(path)?.seek(SeekFrom::End(0))
 }
 
 /// Whether a chunk will still be there when the unit that begins at `unit` is made.

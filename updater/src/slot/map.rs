@@ -104,6 +104,11 @@ impl Map {
         self.image_sha256
     }
 
+    /// Bytes of that image.
+    pub fn image_size(&self) -> u64 {
+        self.units.last().map_or(0, |unit| unit.offset + u64::from(unit.length))
+    }
+
     /// Its units.
     pub fn units(&self) -> &[Unit] {
         &self.units
