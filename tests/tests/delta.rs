@@ -12,6 +12,8 @@ use vigil_tests::image::{self, SOUND};
 use vigil_tests::room::{LIMIT, Room};
 use vigil_tests::wait_for;
 
+/// Of the image that a room's device leaves the factory with.
+const FACTORY_BYTES: u64 = 1 << 20;
 const IMAGE_BYTES: u64 = 6 << 20;
 
 /// A room whose device runs release 2.0.0 in slot B, installed as format 2.
@@ -20,11 +22,16 @@ struct Updated {
 }
 
 impl Updated {
-    fn new() -> anyhow::Result<Self> {
+    /// As the device leaves the factory: its image is shorter than the slot.
+    fn from_factory() -> anyhow::Result<Self> {
         let mut room = Room::alone("")?;
         room.device.power_on()?;
         room.wait("the first refresh", |status| status["trust"]["refreshed_at"].is_number().then_some(()))?;
-        let mut updated = Self { room };
+        Ok(Self { room })
+    }
+
+    fn new() -> anyhow::Result<Self> {
+        let mut updated = Self::from_factory()?;
         updated.publish("2.0.0", 2, IMAGE_BYTES, "1")?;
         updated.install("2.0.0")?;
         Ok(updated)
@@ -100,6 +107,18 @@ fn with_a_patch_from_the_running_release_less_is_fetched_than_without() -> anyho
     let patch = &image["patches"][0];
     ensure!(size(&patch["frames"]) > 0, "there is no patch: {image}");
     updated.install("3.0.0")?;
+    ensure!(updated.served(&patch["frames"]) > 0, "the patch was not used");
+    Ok(())
+}
+
+#[test]
+fn a_patch_starts_from_what_the_factory_wrote() -> anyhow::Result<()> {
+    let mut updated = Updated::from_factory()?;
+    updated.publish("1.0.0", 1, FACTORY_BYTES, "0")?;
+    let image = updated.publish("2.0.0", 2, IMAGE_BYTES, "1")?;
+    let patch = &image["patches"][0];
+    ensure!(size(&patch["frames"]) > 0, "there is no patch: {image}");
+    updated.install("2.0.0")?;
     ensure!(updated.served(&patch["frames"]) > 0, "the patch was not used");
     Ok(())
 }
