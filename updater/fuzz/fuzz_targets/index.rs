@@ -32,7 +32,8 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>, u32, u32, bool)| {
     };
     // With the frames' bytes that the leaf itself claims, so that what follows is reached.
     if let Ok(read) = Leaf::parse_without_frames(&leaf, &unit, chunking) {
-        unit.frames_length = read.frames.iter().fold(0_u32, |sum, frame| sum.saturating_add(frame.compressed));
+        unit.frames_length =
+            read.frames.iter().fold(0_u32, |sum, frame| sum.saturating_add(frame.compressed));
     }
     let Ok(read) = Leaf::parse(&leaf, &unit, chunking) else { return };
     assert_eq!(read.to_bytes(chunking).len(), leaf.len());

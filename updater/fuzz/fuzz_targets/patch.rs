@@ -13,7 +13,11 @@ const OLD_BYTES: u64 = 1 << 30;
 static INDEX: LazyLock<Index> = LazyLock::new(|| {
     let mut index = Index::new(Chunking::Aligned(4096));
     for chunks in [256, 40, 3] {
-        let leaf = Leaf { context: 0, frames: vec![], chunks: vec![Chunk { length: 4096, kind: Kind::Zero }; chunks] };
+        let leaf = Leaf {
+            context: 0,
+            frames: vec![],
+            chunks: vec![Chunk { length: 4096, kind: Kind::Zero }; chunks],
+        };
         index.push(&leaf, &[0; 9], [0; 32]);
     }
     index

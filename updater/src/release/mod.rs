@@ -2,6 +2,7 @@
 //! and the hashed zstd frames they come in, and patches from images that are known to be in the field.
 
 mod chunk;
+mod decoder;
 mod index;
 mod leaf;
 mod manifest;
@@ -10,6 +11,7 @@ pub mod patch;
 pub use chunk::{
     CHUNK_BYTES_MAX, CHUNKS, ChunkHash, Chunking, FIRST_UNIT_BYTES, UNIT_BYTES, is_zero, unit_digest,
 };
+pub use decoder::{Decoder, Vouched};
 pub use index::{FRAME_BYTES, INDEX_BYTES, Index, IndexError, Unit};
 pub use leaf::{Chunk, Frame, Kind, LEAF_BYTES, Leaf, most_compressed};
 pub use manifest::{

@@ -12,7 +12,7 @@ use super::steps::slot_cause;
 use super::survey::is_whole;
 use crate::engine::plan::{frames_for, joins, spans};
 use crate::engine::{Event, Now, Step, Way, cause};
-use crate::release::{ChunkHash, Kind, Leaf, Unit, blob_path};
+use crate::release::{ChunkHash, Kind, Leaf, Unit, Vouched, blob_path};
 use crate::slot::HEAD_BYTES;
 
 /// What is compared and written at least.
@@ -200,18 +200,18 @@ impl Updater {
         expected: &Expected,
         bytes: &[u8],
     ) -> io::Result<Result<bool, Refusal>> {
-        if Sha256::digest(bytes).as_slice() != expected.sha256 {
+        let Some(vouched) = Vouched::new(bytes, &expected.sha256) else {
             let message = format!("a frame of unit {} has not the hash that was signed", expected.unit);
             return Ok(Err((cause::FETCH_CORRUPT, message)));
-        }
+        };
         self.begin_making(expected.image, expected.unit)?;
         if self.reroute_if_short(now)? {
             return Ok(Ok(false));
         }
         let Some(mut making) = self.making.take() else { return Ok(Ok(false)) };
         let decoded = match expected.frame {
-            Some(frame) => self.decode_frame(&mut making, frame, bytes),
-            None => self.decode_patch(&mut making, bytes),
+            Some(frame) => self.decode_frame(&mut making, frame, vouched),
+            None => self.decode_patch(&mut making, vouched),
         };
         let is_whole = !making.lacks().contains(&true);
         let frames = frames_for(&making.leaf, &making.lacks());
@@ -237,7 +237,12 @@ impl Updater {
     }
 
     /// False when what must be there before the frame can be decoded is not.
-    fn decode_frame(&mut self, making: &mut Making, frame: u16, bytes: &[u8]) -> Result<bool, String> {
+    fn decode_frame(
+        &mut self,
+        making: &mut Making,
+        frame: u16,
+        vouched: Vouched<'_>,
+    ) -> Result<bool, String> {
         let frame = usize::from(frame);
         let chunks = making.leaf.frame_chunks().nth(frame).ok_or("no such frame")?;
         let first = chunks.first().copied().ok_or("an empty frame")?;
@@ -250,7 +255,7 @@ impl Updater {
             return Ok(false);
         }
         let unit = std::mem::take(&mut self.unit);
-        let decoded = self.decode(making, &chunks, &unit[context], bytes);
+        let decoded = self.decode(making, &chunks, &unit[context], vouched);
         self.unit = unit;
         decoded?;
         self.scatter(making, &chunks);
@@ -258,7 +263,7 @@ impl Updater {
     }
 
     /// False when the ranges of the running slot are not what the patch was made with.
-    fn decode_patch(&mut self, making: &mut Making, bytes: &[u8]) -> Result<bool, String> {
+    fn decode_patch(&mut self, making: &mut Making, vouched: Vouched<'_>) -> Result<bool, String> {
         let patch = self.patch(making.image, making.number).cloned().ok_or("no such patch")?;
         let Some(running) = self.known.get(making.image).and_then(|known| known.running.as_ref()) else {
             return Ok(false);
@@ -277,7 +282,7 @@ impl Updater {
             return Ok(false);
         }
         let chunks: Vec<_> = (0..patch.chunks.len()).filter(|at| patch.chunks[*at]).collect();
-        self.decode(making, &chunks, &prefix, bytes)?;
+        self.decode(making, &chunks, &prefix, vouched)?;
         self.scatter(making, &chunks);
         Ok(true)
     }
@@ -288,10 +293,11 @@ impl Updater {
         making: &Making,
         chunks: &[usize],
         prefix: &[u8],
-        bytes: &[u8],
+        frame: Vouched<'_>,
     ) -> Result<(), String> {
         let size = chunks.iter().map(|at| making.length(*at)).sum();
-        decompress(&mut self.decompressor, prefix, bytes, size, &mut self.scratch)
+        self.decoder
+            .decode(frame, prefix, size, &mut self.scratch)
             .map_err(|error| format!("unit {} of the image: {error}", making.number))
     }
 
@@ -492,30 +498,4 @@ fn restore_head(head: Option<&[u8]>, offset: u64, bytes: &mut [u8]) {
         let count = head.len().min(bytes.len());
         bytes[..count].copy_from_slice(&head[..count]);
     }
-}
-
-/// Decodes one frame into exactly `size` bytes of `raw`. The window is capped by that: the whole output is held anyway.
-fn decompress(
-    decompressor: &mut Option<zstd::bulk::Decompressor<'static>>,
-    prefix: &[u8],
-    frame: &[u8],
-    size: usize,
-    raw: &mut Vec<u8>,
-) -> Result<(), String> {
-    let text = |error: io::Error| error.to_string();
-    raw.clear();
-    raw.reserve_exact(size);
-    let count = if prefix.is_empty() {
-        let decompressor = match decompressor {
-            Some(decompressor) => decompressor,
-            none => none.insert(zstd::bulk::Decompressor::new().map_err(text)?),
-        };
-        decompressor.decompress_to_buffer(frame, raw).map_err(text)?
-    } else {
-        let mut context = zstd::zstd_safe::DCtx::create();
-        let name = |code| zstd::zstd_safe::get_error_name(code).to_owned();
-        context.ref_prefix(prefix).map_err(name)?;
-        context.decompress(raw, frame).map_err(name)?
-    };
-    if count == size { Ok(()) } else { Err(format!("{count} bytes, expected {size}")) }
 }

@@ -26,6 +26,7 @@ use crate::engine::{Boot, Engine, Event, Now, Output};
 use crate::events::Events;
 use crate::floor::FloorFile;
 use crate::journal::{Found, JournalFile};
+use crate::release::Decoder;
 use crate::slot::{Flusher, Part};
 use crate::stash::Stash;
 use crate::trust::Trust;
@@ -69,7 +70,7 @@ pub struct Updater {
     /// Images whose part of the running slot could not be mapped.
     unmappable: Vec<String>,
     /// Kept, because it holds what it needs from one frame to the next.
-    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+    decoder: Decoder,
     /// Hash of what was read back of the image so far.
     image_hash: Sha256,
     /// After an error that will pass: not before this time.
@@ -170,7 +171,7 @@ impl Updater {
             known: Vec::new(),
             mapping: None,
             unmappable: Vec::new(),
-            decompressor: None,
+            decoder: Decoder::default(),
             image_hash: Sha256::default(),
             retry_at: None,
             retries: 0,
@@ -225,7 +226,7 @@ impl Updater {
                     self.scratch = Vec::new();
                     self.making = None;
                     self.known = Vec::new();
-                    self.decompressor = None;
+                    self.decoder = Decoder::default();
                 }
             }
             self.pending.pop_front();
