@@ -13,6 +13,7 @@ use crate::{blobs, rebuild};
 
 /// zstd's level when none is given: a release is compressed once and fetched by a fleet.
 pub const DEFAULT_LEVEL: i32 = 19;
+const DEFAULT_FORMAT: u32 = 2;
 
 /// What to release.
 #[derive(Clone, Debug)]
@@ -33,8 +34,8 @@ pub struct Release {
     pub allow_lower: bool,
     /// zstd's level, 1 to 22.
     pub level: i32,
-    /// 2, or 1 for devices whose updater does not know leaves and patches.
-    pub format: u32,
+    /// 2, or 1 for devices whose updater does not know leaves and patches. None: as the version was published before, or 2.
+    pub format: Option<u32>,
     /// From how many of the newest releases of the product there are patches.
     pub patches: usize,
 }
@@ -55,8 +56,10 @@ pub fn add(repository: &mut Repository, release: &Release) -> Result<Added> {
     let target = target_name(&release.product, &release.version.to_string());
     let published = manifests(repository)?;
     check_sequence(release, &target, &published)?;
+    let before = published.iter().find(|(name, _)| *name == target).map(|(_, manifest)| manifest);
+    let format = release.format.or(before.map(|before| before.format)).unwrap_or(DEFAULT_FORMAT);
     let mut manifest = Manifest {
-        format: release.format,
+        format,
         product: release.product.clone(),
         hardware: release.hardware.clone(),
         version: release.version.clone(),
@@ -71,15 +74,15 @@ pub fn add(repository: &mut Repository, release: &Release) -> Result<Added> {
         let image = blobs::hash_file(path, &|_| ())?;
         let on_bytes = |count| progress.inc(count);
         let (directory, level) = (repository.directory(), release.level);
-        let parts = if let Some(parts) = made_before(repository, release.format, &image, &published) {
+        let parts = if let Some(parts) = made_before(repository, format, &image, &published) {
             progress.inc(image.size);
             parts
-        } else if release.format == 1 {
+        } else if format == 1 {
             blobs::make(directory, path, &image, level, &on_bytes)?
         } else {
             units::make(directory, path, &image, units::chunking(path, image.size)?, level, &on_bytes)?
         };
-        let patches = if release.format == 1 {
+        let patches = if format == 1 {
             Vec::new()
         } else {
             patches(repository, release, name, path, &image, &parts, &published)?
@@ -98,7 +101,7 @@ pub fn add(repository: &mut Repository, release: &Release) -> Result<Added> {
 
     let bytes = serde_json::to_vec_pretty(&manifest)?;
     Manifest::parse(&bytes).context("devices would refuse this release")?;
-    if let Some((_, before)) = published.iter().find(|(name, _)| *name == target) {
+    if let Some(before) = before {
         if *before != manifest {
             bail!(
                 "version {} of {} was published with other content and devices may have it; release it as a new version",
@@ -122,7 +125,7 @@ fn check_shape(release: &Release, manifest: &Manifest) -> Result<()> {
         sha256: sha256.clone(),
         index: part.clone(),
         frames: part.clone(),
-        leaves: (release.format == 2).then(|| part.clone()),
+        leaves: (manifest.format == 2).then(|| part.clone()),
         patches: Vec::new(),
     };
     let draft = Manifest { images: release.images.iter().map(image).collect(), ..manifest.clone() };

@@ -355,9 +355,10 @@ pub(crate) struct AddRelease {
     /// From how many of the newest releases of the product to make patches
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) patches: usize,
-    /// The manifest's format: 2 lets devices fetch only what they lack, if their updater reads it
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
-    pub(crate) format: u32,
+    /// The manifest's format: 2 lets devices fetch only what they lack; 1 is for updaters that do not read 2 [default: as the
+    /// version was published before, or 2]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=2))]
+    pub(crate) format: Option<u32>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

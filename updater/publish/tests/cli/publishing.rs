@@ -66,7 +66,9 @@ fn a_release_of_format_1_is_what_the_first_updaters_read() {
     let image = desk.write_image(1);
     let mut arguments = Desk::release_arguments("2.0.0", "20");
     arguments.extend(["--install-policy", "automatic"]);
-    desk.good(&arguments);
+    desk.good(&[&arguments[..], &["--format", "1"]].concat());
+    // As it is already, whatever the default.
+    assert_eq!(desk.good(&arguments)["unchanged"], true);
 
     let manifest = Manifest::parse(&desk.target("releases/bar/2.0.0.json")).unwrap();
     assert_eq!((manifest.sequence, manifest.install), (20, InstallPolicy::Automatic));
@@ -92,8 +94,7 @@ fn a_patch_is_made_from_the_release_before_which_is_put_together_from_the_reposi
     let desk = Desk::new();
     let old = desk.write_image(1);
     let add = |version, sequence, patches| {
-        let format = ["--format", "2", "--patches", patches];
-        desk.good(&[&Desk::release_arguments(version, sequence)[..], &format[..]].concat())
+        desk.good(&[&Desk::release_arguments(version, sequence)[..], &["--patches", patches]].concat())
     };
     let first = add("2.0.0", "20", "1");
     assert_eq!(first["manifest"]["images"][0]["patches"], serde_json::Value::Null);
