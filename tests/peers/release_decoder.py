@@ -55,6 +55,11 @@ def sha256(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
 
 
+def most_compressed(size: int) -> int:
+    """What a frame that decodes to bytes of a unit of `size` bytes takes at most."""
+    return size + size // 128 + 64
+
+
 def short(content: bytes) -> int:
     return int.from_bytes(sha256(content)[:8], "little")
 
@@ -133,8 +138,10 @@ def manifest(repository: Path, product: str, version: str) -> dict:
     path = path.with_name(f"{target['hashes']['sha256']}.{path.name}")
     content = Part(path, target["length"], target["hashes"]["sha256"]).whole(MANIFEST_BYTES)
     value = json.loads(content)
-    members(value, "the manifest", {"format", "product", "hardware", "version", "sequence", "install", "images"})
-    check(value["format"] in (1, 2), "the manifest has another format")
+    check(value.get("format") in (1, 2), "the manifest has another format")
+    needed = {"format", "product", "hardware", "version", "sequence", "images"}
+    members(value, "the manifest", needed, frozenset({"install"}))
+    check(1 <= len(value["images"]) <= 8, "the manifest has no images, or too many")
     check((value["product"], value["version"]) == (product, version), "the manifest is another release's")
     for image in value["images"]:
         if value["format"] == 1:
@@ -142,7 +149,9 @@ def manifest(repository: Path, product: str, version: str) -> dict:
         else:
             needed = {"name", "size", "sha256", "index", "leaves", "frames"}
             members(image, "an image", needed, frozenset({"patches"}))
-        check(re.fullmatch("[A-Za-z0-9._-]+", image["name"]) is not None, "an image has no name")
+        label = re.fullmatch("(?!\\.)[A-Za-z0-9._-]{1,64}", image["name"])
+        check(label is not None and image["size"] > 0, "an image has no name, or is empty")
+        check(len(image.get("patches", [])) <= 32, "an image has too many patches")
     return value
 
 
@@ -188,7 +197,9 @@ def parse_index(content: bytes, image_bytes: int, leaves_bytes: int, frames_byte
         last = number + 1 == count
         check(0 < unit.bytes <= UNIT_BYTES, f"unit {number} has {unit.bytes} bytes")
         check(number > 0 or last or unit.bytes >= FIRST_UNIT_BYTES, "the first unit is too short")
-        check(unit.leaf_bytes <= LEAF_BYTES, f"the leaf of unit {number} is too long")
+        check(0 < unit.leaf_bytes <= LEAF_BYTES, f"the leaf of unit {number} is too long, or empty")
+        most = 2 * most_compressed(unit.bytes) + 64 * KIB
+        check(unit.frames_bytes <= most, f"the frames of unit {number} are too long")
         if kind == 0:
             check(last or unit.bytes % chunk_bytes == 0, f"unit {number} ends within a chunk")
             check(unit.chunks == -(-unit.bytes // chunk_bytes), f"unit {number} has {unit.chunks} chunks")
@@ -235,6 +246,7 @@ def parse_leaf(content: bytes, index: Index, unit: Unit, last: bool) -> Leaf:
     reader = Reader(content, "a leaf")
     count, context = reader.number(2), reader.number(2) * KIB
     check(count <= FRAMES, "a leaf has too many frames")
+    check(context <= UNIT_BYTES, "a leaf has too much context")
     listed = [(reader.number(4), reader.number(4), reader.take(32)) for _ in range(count)]
     kinds = reader.bits(2, unit.chunks)
     check(max(kinds) <= SAME, "a leaf has a chunk of a fourth kind")
@@ -264,6 +276,8 @@ def parse_leaf(content: bytes, index: Index, unit: Unit, last: bool) -> Leaf:
     data = [chunk for chunk in chunks if chunk.kind == DATA]
     at, held, frames = unit.frames_at, 0, []
     check(all(entry[1] > 0 for entry in listed), "a frame holds no chunk")
+    most = most_compressed(unit.bytes)
+    check(all(0 < entry[0] <= most for entry in listed), "a frame has an impossible length")
     has_whole = len(listed) > 1 and listed[0][1] == len(data)
     for number, (size, holds, hash_) in enumerate(listed):
         if has_whole and number == 0:
@@ -295,6 +309,7 @@ def parse_patch(content: bytes, index: Index, old_bytes: int, frames_bytes: int)
     for _ in range(reader.number(4)):
         number, size, hash_, count = reader.number(4), reader.number(4), reader.take(32), reader.number(4)
         check(before < number < len(index.units), "a patch's frames are not in the units' order")
+        check(0 < size <= most_compressed(index.units[number].bytes), "a patch's frame has an impossible length")
         check(count <= RANGES, "a patch's frame has too many ranges")
         ranges = [(reader.number(8), reader.number(4)) for _ in range(count)]
         check(sum(length for _, length in ranges) <= RANGES_BYTES, "a patch's ranges are too long")
@@ -314,6 +329,7 @@ def decode(frame: bytes, prefix: bytes, size: int) -> bytes:
     """Decodes one zstd frame of `size` bytes at most, behind a raw prefix."""
     try:
         parameters = zstandard.get_frame_parameters(frame)
+        check(parameters.dict_id == 0 and not parameters.has_checksum, "a frame has a dictionary, or a checksum")
         known = parameters.content_size != zstandard.CONTENTSIZE_UNKNOWN
         check(not known or parameters.content_size == size, "a frame decodes to another length")
         raw = zstandard.DICT_TYPE_RAWCONTENT
@@ -494,8 +510,10 @@ def build_1(repository: Path, image: dict, counts: Counter) -> bytes:
     check(size == image["size"], "index and manifest differ in the image's bytes")
     check(count == -(-size // unit_bytes), "the units are not the image")
     result, at = bytearray(), 0
+    check(count <= UNITS, "the index has too many units")
     for number in range(count):
         length, frame_hash, hash_ = reader.number(4), reader.take(32), reader.take(32)
+        check(0 < length <= most_compressed(unit_bytes), f"frame {number} has an impossible length")
         frame = frames.read(at, length)
         check(sha256(frame) == frame_hash, f"frame {number} has another hash")
         unit = decode(frame, b"", min(unit_bytes, size - len(result)))
