@@ -193,7 +193,7 @@ def run(case: Case) -> None:
         old["boot"].write_bytes(small[product][:30_000] + b"another")
         new["boot"].write_bytes(small[product])
         check(len(after) % 4096 != 0, "the image's length is a multiple of 4096")
-        case.release(product, 1, old)
+        case.release(product, 1, old, "--format", "1")
         case.rebuild(product, 1, "plain", old, {})
         case.release(product, 2, old, "--format", "2")
         released = case.release(product, 3, new, "--format", "2", "--patches", "1")
@@ -236,7 +236,7 @@ def run(case: Case) -> None:
             at = whole_frame(case, image)
             case.damaged(product, 3, "whole", {}, blobs / image["frames"]["sha256"], at, "a frame has another hash")
         case.damaged(product, 3, "patch", old, old["rootfs"], 20, "no patch from the old image")
-    format_1 = case.release("format-1", 1, new)["images"][0]
+    format_1 = case.release("format-1", 1, new, "--format", "1")["images"][0]
     case.damaged("format-1", 1, "plain", {}, case.repository / "blobs" / format_1["index"]["sha256"], 30, "has another hash")
     case.damaged("format-1", 1, "plain", {}, case.repository / "blobs" / format_1["frames"]["sha256"], -1, "has another hash")
     manifest = next((case.repository / "targets/releases/format-1").iterdir())
