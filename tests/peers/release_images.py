@@ -70,17 +70,17 @@ def compressed(content: list[bytes]) -> bytes:
 
 
 def odd(noise: random.Random) -> bytes:
-    """An image whose last byte would end a chunk before it, but is left untested: the length is odd."""
+    """An image whose last byte would end a chunk before it, but is left untested: the last chunk's length is odd."""
     mean = 4 * KIB
     mask = decoder.MASKS[mean.bit_length() - 2]
     while True:
         body = noise.randbytes(70_000)
         begin = len(body) - decoder.cut_by_content(body, mean)[-1]
-        value = 0
+        value, rest = 0, len(body) - begin
         for byte in body[begin + mean // 4 :]:
             value = (value << 1) + decoder.GEAR[byte]
         for last in range(256):
-            if len(body) - begin >= mean and not ((value << 1) + decoder.GEAR[last]) & mask:
+            if rest >= mean and rest % 2 == 0 and not ((value << 1) + decoder.GEAR[last]) & mask:
                 return body + bytes([last])
 
 
