@@ -166,7 +166,8 @@ impl Life {
     fn install(&self, version: &str, sequence: u64, self_test: &str) -> anyhow::Result<()> {
         let release = self.room.directory.path().join(format!("{version}.img"));
         image::build(&release, version, self_test, 1 << 20)?;
-        self.room.vendor.release(version, sequence, &release, "operator")?;
+        // What both builds read.
+        self.room.vendor.release_with(version, sequence, &release, "operator", &["--format", "1"])?;
         let version = format!("version={version}");
         let arguments = ["send", DEVICE, "update.install", "--arg", &version, "--no-wait"];
         let sent = self.room.operator()?.run(&arguments)?;
