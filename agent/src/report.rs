@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vigil_protocol::operators::Operators;
 use vigil_protocol::state::{
-    Incident, Message, Progress, ReleaseName, Severity, SlotState, Update, UpdateFailure,
+    Incident, Message, Progress, ReleaseName, Severity, SlotState, Update, UpdateFailure, UpdateOutcome,
+    UpdatePlan,
 };
 use vigil_protocol::topic::IncidentId;
-use vigil_wire::{ReleaseId, State, TrustStatus, UpdateStatus};
+use vigil_wire::{OutcomeStatus, PlanStatus, ReleaseId, State, TrustStatus, UpdateStatus};
 
 use crate::store::{Loaded, Store};
 
@@ -101,6 +102,8 @@ pub fn update_state(status: Option<&UpdateStatus>) -> Update {
             running: None,
             target: None,
             progress: None,
+            plan: None,
+            outcome: None,
             paused: false,
             last_failure: None,
             quarantined: Vec::new(),
@@ -126,6 +129,8 @@ pub fn update_state(status: Option<&UpdateStatus>) -> Update {
         progress: status
             .progress
             .map(|progress| Progress { done_bytes: progress.done_bytes, total_bytes: progress.total_bytes }),
+        plan: status.plan.as_ref().map(plan),
+        outcome: status.outcome.as_ref().map(outcome),
         last_failure: status.last_failure.as_ref().map(|failure| UpdateFailure {
             release: failure.release.as_ref().map(name),
             cause: failure.cause.clone(),
@@ -138,6 +143,39 @@ pub fn update_state(status: Option<&UpdateStatus>) -> Update {
         paused: status.paused,
         quarantined: status.quarantined.clone(),
         floor: status.floor,
+    }
+}
+
+fn plan(plan: &PlanStatus) -> UpdatePlan {
+    UpdatePlan {
+        fetch_bytes: plan.fetch_bytes,
+        requests: plan.requests,
+        index_bytes: plan.index_bytes,
+        full_bytes: plan.full_bytes,
+        write_bytes: plan.write_bytes,
+        present_bytes: plan.present_bytes,
+        running_bytes: plan.running_bytes,
+        target_bytes: plan.target_bytes,
+        free_bytes: plan.free_bytes,
+        frame_bytes: plan.frame_bytes,
+        patch_bytes: plan.patch_bytes,
+        fetch_seconds: plan.fetch_seconds,
+    }
+}
+
+fn outcome(outcome: &OutcomeStatus) -> UpdateOutcome {
+    UpdateOutcome {
+        fetch_bytes: outcome.fetch_bytes,
+        requests: outcome.requests,
+        index_bytes: outcome.index_bytes,
+        write_bytes: outcome.write_bytes,
+        present_bytes: outcome.present_bytes,
+        running_bytes: outcome.running_bytes,
+        target_bytes: outcome.target_bytes,
+        free_bytes: outcome.free_bytes,
+        frame_bytes: outcome.frame_bytes,
+        patch_bytes: outcome.patch_bytes,
+        fetch_millis: outcome.fetch_millis,
     }
 }
 

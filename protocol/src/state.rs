@@ -211,6 +211,12 @@ pub struct Update {
     /// How far writing has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
+    /// What the install, or the last one, was to fetch and write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<UpdatePlan>,
+    /// What it has really fetched and written, so far or in the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<UpdateOutcome>,
     /// Whether the install waits for an operator to resume it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
@@ -255,6 +261,68 @@ pub struct Progress {
     pub done_bytes: u64,
     /// Bytes of the image.
     pub total_bytes: u64,
+}
+
+/// What an install fetches and writes, told before a byte of the other slot changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct UpdatePlan {
+    /// To be fetched, 300 bytes for each request included.
+    pub fetch_bytes: u64,
+    /// In so many requests.
+    pub requests: u64,
+    /// Indexes and leaves, which were fetched to know that.
+    pub index_bytes: u64,
+    /// What a device would fetch that has nothing.
+    pub full_bytes: u64,
+    /// Written to the slot's flash, at most.
+    pub write_bytes: u64,
+    /// Of the images, in the slot that is written already.
+    pub present_bytes: u64,
+    /// Copied from the slot that runs.
+    pub running_bytes: u64,
+    /// Copied from elsewhere in the slot that is written.
+    pub target_bytes: u64,
+    /// Zeros and repetitions.
+    pub free_bytes: u64,
+    /// Decoded from frames.
+    pub frame_bytes: u64,
+    /// Decoded from patch frames.
+    pub patch_bytes: u64,
+    /// How long the fetching takes at the rate of the last install.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetch_seconds: Option<u64>,
+}
+
+/// What an install really fetched and wrote, counted as the plan is. What a broken link or a power cut made it fetch or make
+/// twice counts twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct UpdateOutcome {
+    /// Fetched, 300 bytes for each request included.
+    pub fetch_bytes: u64,
+    /// In so many requests.
+    pub requests: u64,
+    /// Indexes and leaves.
+    pub index_bytes: u64,
+    /// Written to the slot's flash.
+    pub write_bytes: u64,
+    /// Of the units that were made, in the slot that was written already.
+    pub present_bytes: u64,
+    /// Copied from the slot that runs.
+    pub running_bytes: u64,
+    /// Copied from elsewhere in the slot that was written.
+    pub target_bytes: u64,
+    /// Zeros and repetitions.
+    pub free_bytes: u64,
+    /// Decoded from frames.
+    pub frame_bytes: u64,
+    /// Decoded from patch frames.
+    pub patch_bytes: u64,
+    /// How long the frames and patch frames took, decoded and written as they came.
+    pub fetch_millis: u64,
 }
 
 /// Why the last update failed or was rolled back.

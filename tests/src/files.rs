@@ -43,6 +43,9 @@ pub enum Fault {
     NotSatisfiable,
     /// The first half of what was asked for, and then the connection breaks; once.
     Break,
+    /// The connection breaks when so many bytes of such paths have gone into it, over as many requests as that takes; once. Of
+    /// several the first in turn counts.
+    BreakAfter(u64),
 }
 
 /// A request that was served.
@@ -50,7 +53,7 @@ pub enum Fault {
 pub struct Served {
     /// Its path.
     pub path: String,
-    /// Bytes of the body.
+    /// Bytes of the body that went into the connection.
     pub bytes: u64,
     /// When it began.
     pub at: Instant,
@@ -60,7 +63,45 @@ pub struct Served {
 struct State {
     faults: Vec<(String, Fault)>,
     served: Vec<Served>,
+    /// How often they were taken.
+    taken: u64,
     wire_bytes: u64,
+}
+
+impl State {
+    /// The bytes after which an answer for `path` breaks, if that is the fault in turn.
+    fn break_after(&mut self, path: &str) -> Option<(usize, &mut u64)> {
+        let at = self.faults.iter().position(|(part, _)| path.contains(part))?;
+        match &mut self.faults[at].1 {
+            Fault::BreakAfter(left) => Some((at, left)),
+            _ => None,
+        }
+    }
+}
+
+/// The answer that goes into a connection.
+struct Sending {
+    path: String,
+    /// Which of what is served it is: of which taking, and its position.
+    served: (u64, usize),
+    /// Ends of lines in a row, until two of them have ended the header.
+    line_ends: u8,
+}
+
+impl Sending {
+    /// How many of `bytes` are still of the header.
+    fn pass_header(&mut self, bytes: &[u8]) -> usize {
+        let mut passed = 0;
+        while self.line_ends < 2 && passed < bytes.len() {
+            self.line_ends = match bytes[passed] {
+                b'\n' => self.line_ends + 1,
+                b'\r' => self.line_ends,
+                _ => 0,
+            };
+            passed += 1;
+        }
+        passed
+    }
 }
 
 /// The server.
@@ -87,9 +128,11 @@ impl FileServer {
                     let (root, state) = (root.clone(), Arc::clone(&shared));
                     tokio::spawn(async move {
                         let shared = Arc::clone(&state);
-                        let service =
-                            service_fn(move |request| respond(request, root.clone(), Arc::clone(&shared)));
-                        let stream = Counted { stream, state };
+                        let sending = Arc::<Mutex<Option<Sending>>>::default();
+                        let stream = Counted { stream, state, sending: Arc::clone(&sending) };
+                        let service = service_fn(move |request| {
+                            respond(request, root.clone(), Arc::clone(&shared), Arc::clone(&sending))
+                        });
                         let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                     });
                 }
@@ -117,9 +160,16 @@ impl FileServer {
         }
     }
 
+    /// How many faults there are still.
+    pub fn faults(&self) -> usize {
+        self.state.lock().map_or(0, |state| state.faults.len())
+    }
+
     /// What was served since the last call.
     pub fn take_served(&self) -> Vec<Served> {
-        self.state.lock().map(|mut state| std::mem::take(&mut state.served)).unwrap_or_default()
+        let Ok(mut state) = self.state.lock() else { return Vec::new() };
+        state.taken += 1;
+        std::mem::take(&mut state.served)
     }
 
     /// Bytes of requests and answers since the last call, of their headers too.
@@ -128,10 +178,11 @@ impl FileServer {
     }
 }
 
-/// A connection whose bytes are counted, in both directions.
+/// A connection whose bytes are counted, in both directions, as they go; and that breaks where it is to.
 struct Counted {
     stream: TcpStream,
     state: Arc<Mutex<State>>,
+    sending: Arc<Mutex<Option<Sending>>>,
 }
 
 impl Counted {
@@ -161,11 +212,36 @@ impl AsyncWrite for Counted {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
-        if let Poll::Ready(Ok(count)) = &result {
-            self.count(*count);
+        let Counted { stream, state, sending } = &mut *self;
+        let (Ok(mut state), Ok(mut sending)) = (state.lock(), sending.lock()) else {
+            return Poll::Ready(Err(std::io::ErrorKind::Other.into()));
+        };
+        let Some(sending) = &mut *sending else {
+            let count = std::task::ready!(Pin::new(stream).poll_write(context, bytes))?;
+            state.wire_bytes += count as u64;
+            return Poll::Ready(Ok(count));
+        };
+        let before = sending.line_ends;
+        let mut most = bytes.len();
+        if let Some((at, left)) = state.break_after(&sending.path) {
+            if *left == 0 {
+                state.faults.remove(at);
+                return Poll::Ready(Err(std::io::ErrorKind::ConnectionReset.into()));
+            }
+            most = most.min(sending.pass_header(bytes).saturating_add(*left as usize));
+            sending.line_ends = before;
         }
-        result
+        let count = std::task::ready!(Pin::new(stream).poll_write(context, &bytes[..most]))?;
+        let body = (count - sending.pass_header(&bytes[..count])) as u64;
+        if let Some((_, left)) = state.break_after(&sending.path) {
+            *left -= body;
+        }
+        let (taken, at) = sending.served;
+        if taken == state.taken {
+            state.served[at].bytes += body;
+        }
+        state.wire_bytes += count as u64;
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -181,8 +257,12 @@ async fn respond(
     request: Request<Incoming>,
     root: PathBuf,
     state: Arc<Mutex<State>>,
+    sending: Arc<Mutex<Option<Sending>>>,
 ) -> Result<Response<Answer>, Infallible> {
     let path = request.uri().path().trim_start_matches('/').to_owned();
+    if let Ok(mut sending) = sending.lock() {
+        *sending = None;
+    }
     let fault = state.lock().ok().and_then(|state| {
         state.faults.iter().find(|(part, _)| path.contains(part)).map(|(_, fault)| fault.clone())
     });
@@ -212,7 +292,7 @@ async fn respond(
     let range = range.filter(|_| fault != Some(Fault::IgnoreRange));
     let (start, end) = range.unwrap_or((0, length));
     let body = match fault {
-        None | Some(Fault::IgnoreRange | Fault::NotSatisfiable) => {
+        None | Some(Fault::IgnoreRange | Fault::NotSatisfiable | Fault::BreakAfter(_)) => {
             Either::Right(FileBody { file, offset: start, end, breaks: None, buffer: vec![0; CHUNK] })
         }
         Some(Fault::Break) => {
@@ -234,12 +314,10 @@ async fn respond(
             Either::Left(Full::new(Bytes::from(body)))
         }
     };
-    if let Ok(mut state) = state.lock() {
-        let bytes = match &body {
-            Either::Right(FileBody { breaks: Some(at), offset, .. }) => at - offset,
-            _ => body.size_hint().exact().unwrap_or(0),
-        };
-        state.served.push(Served { path, bytes, at: Instant::now() });
+    if let (Ok(mut state), Ok(mut sending)) = (state.lock(), sending.lock()) {
+        let served = (state.taken, state.served.len());
+        *sending = Some(Sending { path: path.clone(), served, line_ends: 0 });
+        state.served.push(Served { path, bytes: 0, at: Instant::now() });
     }
     let response = match range {
         None => Response::builder().status(StatusCode::OK),

@@ -15,12 +15,17 @@ const VERSION: &str = "2.0.0";
 const FRAMES: u64 = 8;
 const FRAME_BYTES: u64 = 1 << 20;
 
-/// A room with a release in the repository, and the path of its frames.
+/// A room with a release of format 1 in the repository, and the path of its frames.
 fn room() -> anyhow::Result<(Room, String)> {
+    room_with("1")
+}
+
+/// The same of either format.
+fn room_with(format: &str) -> anyhow::Result<(Room, String)> {
     let mut room = Room::alone("")?;
     let path = room.directory.path().join("2.0.0.img");
     image::build(&path, VERSION, SOUND, FRAMES * FRAME_BYTES)?;
-    room.vendor.release(VERSION, 2, &path, "automatic")?;
+    room.vendor.release_with(VERSION, 2, &path, "automatic", &["--format", format])?;
     let blobs = std::fs::read_dir(room.vendor.repository().join("blobs"))?.flatten();
     let largest = blobs.max_by_key(|entry| entry.metadata().map_or(0, |metadata| metadata.len()));
     let frames = largest.map(|entry| entry.file_name().to_string_lossy().into_owned()).unwrap_or_default();
@@ -49,23 +54,27 @@ fn served(room: &Room, frames: &str) -> anyhow::Result<(u64, u64)> {
 
 #[test]
 fn behind_a_proxy_that_ignores_ranges_a_release_is_installed() -> anyhow::Result<()> {
-    let (mut room, frames) = room()?;
-    room.vendor.files.misbehave(&frames, Fault::IgnoreRange);
-    order(&room)?;
-    let update = end(&mut room)?;
-    ensure!(update["state"] == "confirmed", "{update}");
+    for format in ["1", "2"] {
+        let (mut room, frames) = room_with(format)?;
+        room.vendor.files.misbehave(&frames, Fault::IgnoreRange);
+        order(&room)?;
+        let update = end(&mut room)?;
+        ensure!(update["state"] == "confirmed", "format {format}: {update}");
+    }
     Ok(())
 }
 
 #[test]
 fn a_proxy_that_refuses_ranges_ends_the_install_with_its_cause() -> anyhow::Result<()> {
-    let (mut room, frames) = room()?;
-    room.vendor.files.misbehave(&frames, Fault::NotSatisfiable);
-    order(&room)?;
-    let update = end(&mut room)?;
-    ensure!(update["state"] == "failed" && update["last_failure"]["cause"] == "fetch_range", "{update}");
-    let message = update["last_failure"]["message"].as_str().unwrap_or_default();
-    ensure!(message.contains("416"), "{update}");
+    for format in ["1", "2"] {
+        let (mut room, frames) = room_with(format)?;
+        room.vendor.files.misbehave(&frames, Fault::NotSatisfiable);
+        order(&room)?;
+        let update = end(&mut room)?;
+        ensure!(update["state"] == "failed" && update["last_failure"]["cause"] == "fetch_range", "{update}");
+        let message = update["last_failure"]["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("416"), "format {format}: {update}");
+    }
     Ok(())
 }
 

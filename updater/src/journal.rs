@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vigil_durable::Mode;
 use vigil_protocol::replay::Replay;
-use vigil_wire::{Failure, ReleaseId, State};
+use vigil_wire::{Failure, OutcomeStatus, PlanStatus, ReleaseId, State};
 
 const VERSION: u32 = 1;
 const LIMIT: u64 = 1024 * 1024;
@@ -41,6 +41,9 @@ pub struct Journal {
     /// What each hook was last handed with success: SHA-256 by image.
     #[serde(default)]
     pub applied: BTreeMap<String, String>,
+    /// Bytes a second at which the last install's frames came over the network.
+    #[serde(default)]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// A release that was at fault.
@@ -92,6 +95,15 @@ pub struct Install {
     /// After a rollback: whose fault it was is still being found out.
     #[serde(default)]
     pub judging: bool,
+    /// Counts installs, so that what is kept elsewhere of one is not taken for another's.
+    #[serde(default)]
+    pub number: u64,
+    /// What it was first planned to fetch and write.
+    #[serde(default)]
+    pub plan: Option<PlanStatus>,
+    /// What it has fetched and written, as of the last state; [`crate::stash::Stash::outcome`] may know of more.
+    #[serde(default)]
+    pub outcome: OutcomeStatus,
 }
 
 /// The trial of a release.

@@ -1,6 +1,6 @@
 //! What was fetched of the install under way before its frames (manifest, indexes, leaves), and the images' first bytes,
 //! which are written last: kept so that an interrupted install goes on without fetching them again, and believed only by
-//! their hashes.
+//! their hashes. And the count of what the install has cost.
 
 use std::fs::File;
 use std::io;
@@ -8,11 +8,23 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vigil_durable::Mode;
+use vigil_wire::OutcomeStatus;
 
 use crate::release::{INDEX_BYTES, Index, Leaf, MANIFEST_BYTES, Manifest, PATCH_INDEX_BYTES};
 use crate::slot::HEAD_BYTES;
+
+/// A disk writes so many bytes whole or not at all: the count is overwritten in place, many times for each unit.
+const SECTOR_BYTES: usize = 512;
+
+/// The count, and whose it is.
+#[derive(Serialize, Deserialize)]
+struct Spent {
+    install: u64,
+    outcome: OutcomeStatus,
+}
 
 /// The files.
 #[derive(Debug)]
@@ -89,6 +101,34 @@ impl Stash {
         (sha256_hex(&bytes) == sha256).then_some(bytes)
     }
 
+    /// Keeps what the install of this number has cost. It is there after the end of this process, and after a power cut when
+    /// [`Self::sync_outcome`] followed.
+    pub fn keep_outcome(&self, install: u64, outcome: &OutcomeStatus) -> io::Result<()> {
+        let mut sector = serde_json::to_vec(&Spent { install, outcome: outcome.clone() })?;
+        if sector.len() > SECTOR_BYTES {
+            return Err(io::Error::other("a count of more digits than a sector holds"));
+        }
+        sector.resize(SECTOR_BYTES, b' ');
+        let file = File::options().write(true).create(true).truncate(false).open(self.outcome_file())?;
+        file.write_all_at(&sector, 0)
+    }
+
+    /// Brings it to the disk.
+    pub fn sync_outcome(&self) -> io::Result<()> {
+        match File::open(self.outcome_file()) {
+            Ok(file) => file.sync_data(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the install of this number has cost, if that is kept.
+    pub fn outcome(&self, install: u64) -> Option<OutcomeStatus> {
+        let bytes = vigil_durable::read_bounded(&self.outcome_file(), SECTOR_BYTES as u64).ok()??;
+        let spent: Spent = serde_json::from_slice(&bytes).ok()?;
+        (spent.install == install).then_some(spent.outcome)
+    }
+
     /// Where the map of what the target slot held lies while it is overwritten.
     pub fn target_map(&self, image: usize) -> PathBuf {
         self.directory.join(format!("target-{image}.map"))
@@ -130,6 +170,10 @@ impl Stash {
         self.directory.join(format!("patch-{image}"))
     }
 
+    fn outcome_file(&self) -> PathBuf {
+        self.directory.join("outcome")
+    }
+
     fn index_file(&self, image: usize) -> PathBuf {
         self.directory.join(format!("index-{image}"))
     }
@@ -151,4 +195,38 @@ pub fn file_sha256(path: &Path) -> io::Result<String> {
 /// SHA-256, lower-case hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::digest(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_fits_its_sector_and_is_no_other_installs_nor_what_is_left_of_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let stash = Stash::open(directory.path()).unwrap();
+        assert_eq!(stash.outcome(1), None);
+        stash.sync_outcome().unwrap();
+        let most = u64::MAX;
+        let outcome = OutcomeStatus {
+            fetch_bytes: most,
+            requests: most,
+            index_bytes: most,
+            write_bytes: most,
+            present_bytes: most,
+            running_bytes: most,
+            target_bytes: most,
+            free_bytes: most,
+            frame_bytes: most,
+            patch_bytes: most,
+            fetch_millis: most,
+        };
+        stash.keep_outcome(most, &outcome).unwrap();
+        stash.keep_outcome(7, &OutcomeStatus { requests: 3, ..OutcomeStatus::default() }).unwrap();
+        stash.sync_outcome().unwrap();
+        assert_eq!(stash.outcome(7).unwrap().requests, 3);
+        assert_eq!(stash.outcome(8), None);
+        std::fs::write(stash.outcome_file(), "{\"install\":7,\"outcome\":{\"requ").unwrap();
+        assert_eq!(stash.outcome(7), None);
+    }
 }

@@ -276,12 +276,14 @@ impl Daemon {
         self.publish(StateTopic::Config, ConfigState { overlay_version, effective: self.config.redacted() });
     }
 
-    /// The updater's state, when it says something new; progress not with every frame.
+    /// The updater's state, when it says something new; progress and outcome not with every frame.
     pub(super) fn publish_update(&mut self) {
         let update = update_state(self.update.as_ref());
         if let Some((at, published)) = &self.update_published {
             let mut same_but_progress = update.clone();
             same_but_progress.progress.clone_from(&published.progress);
+            // It ends with the state that follows the writing.
+            same_but_progress.outcome.clone_from(&published.outcome);
             if update == *published || (same_but_progress == *published && at.elapsed() < PROGRESS_PAUSE) {
                 return;
             }

@@ -189,6 +189,58 @@ fn update_line(value: &Value) -> String {
     out
 }
 
+/// What the install, or the last one, was to cost, and what it cost.
+const COSTS: [(&str, &str); 10] = [
+    ("fetch", "fetch_bytes"),
+    ("requests", "requests"),
+    ("indexes", "index_bytes"),
+    ("write", "write_bytes"),
+    ("running slot", "running_bytes"),
+    ("in place", "present_bytes"),
+    ("moved", "target_bytes"),
+    ("zeros, same", "free_bytes"),
+    ("frames", "frame_bytes"),
+    ("patches", "patch_bytes"),
+];
+
+fn costs(out: &mut String, value: &Value) {
+    let planned = |name: &str| number(value, &format!("/plan/{name}"));
+    let spent = |name: &str| number(value, &format!("/outcome/{name}"));
+    if COSTS.iter().all(|(_, name)| planned(name).is_none() && spent(name).is_none()) {
+        return;
+    }
+    line(out, "", format!("{DIM}{:>10} {:>10}{DIM:#}", "planned", "spent"));
+    for (label, name) in COSTS {
+        let cell = |count: Option<u64>| match count {
+            None => "-".to_owned(),
+            Some(count) if name == "requests" => count.to_string(),
+            Some(count) => fine(count),
+        };
+        line(out, label, format!("{:>10} {:>10}", cell(planned(name)), cell(spent(name))));
+    }
+    // Before the first byte and while they come; afterwards it is known how long it took.
+    let took = number(value, "/outcome/fetch_millis").filter(|millis| *millis > 0);
+    let is_coming = matches!(text(value, "/state"), "checking" | "invalidating" | "writing");
+    match (number(value, "/plan/fetch_seconds"), took) {
+        (Some(seconds), _) if is_coming => {
+            line(out, "time", format!("about {} at the last rate", duration(seconds)));
+        }
+        (_, Some(millis)) if !is_coming => {
+            line(out, "time", format!("{} to fetch", duration(millis.div_ceil(1000))));
+        }
+        _ => {}
+    }
+}
+
+/// Bytes with a decimal place: two such numbers are compared.
+fn fine(count: u64) -> String {
+    match count {
+        0..1024 => format!("{count} B"),
+        1024..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),
+        _ => format!("{:.1} MiB", count as f64 / 1_048_576.0),
+    }
+}
+
 /// `vigil update`. All is well unless the last update failed.
 pub fn update(value: &Value) -> (String, bool) {
     let mut out = String::new();
@@ -213,6 +265,7 @@ pub fn update(value: &Value) -> (String, bool) {
         line(&mut out, "target", release(value, "/target"));
     }
     line(&mut out, "floor", number(value, "/floor").unwrap_or(0));
+    costs(&mut out, value);
     let failed = value.pointer("/last_failure").is_some_and(Value::is_object);
     if failed {
         let back = if is(value, "/last_failure/rolled_back") { "rolled back" } else { "not installed" };
@@ -362,6 +415,29 @@ mod tests {
                 assert!(!own.contains('\u{1b}') && !shown.contains("\u{1b}[2J"), "{shown:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_was_planned_stands_beside_what_was_spent_and_the_time_only_where_it_is_known() {
+        let mut value = json!({ "available": true, "state": "invalidating",
+            "plan": { "fetch_bytes": 3_355_443, "requests": 12, "fetch_seconds": 230 } });
+        let shown = |value: &Value| anstream::adapter::strip_str(&update(value).0).to_string();
+        let text = shown(&value);
+        assert!(text.contains("fetch            3.2 MiB          -\n"), "{text}");
+        assert!(text.contains("requests              12          -\n"), "{text}");
+        assert!(text.contains("about 3 min at the last rate"), "{text}");
+        value["state"] = "confirmed".into();
+        value["outcome"] = json!({ "fetch_bytes": 1000, "requests": 13, "fetch_millis": 1500 });
+        let text = shown(&value);
+        assert!(
+            text.contains("requests              12         13\n") && text.contains("2 s to fetch"),
+            "{text}"
+        );
+        assert!(!text.contains("at the last rate"), "{text}");
+        value["state"] = "writing".into();
+        value["plan"]["fetch_seconds"] = Value::Null;
+        assert!(!shown(&value).contains("time"), "{}", shown(&value));
+        assert!(!shown(&json!({ "available": true, "state": "idle" })).contains("planned"));
     }
 
     #[test]

@@ -268,7 +268,20 @@ impl Courier {
         // One chunk is held back, so that the last one can be named as such.
         let mut held: Option<Bytes> = None;
         loop {
-            let next = download.chunk().await.map_err(|error| Broken::Fetch(received, error))?;
+            let next = match download.chunk().await {
+                Ok(next) => next,
+                Err(error) => {
+                    // What came before the link broke has its use.
+                    let bytes = held.unwrap_or_default();
+                    for part in bytes.chunks(BLOB_BYTES) {
+                        if !self.feed(client, need, received, Fetch::More, part).await? {
+                            return Ok(());
+                        }
+                        received += part.len() as u64;
+                    }
+                    return Err(Broken::Fetch(received, error));
+                }
+            };
             let room =
                 need.length - (received + held.as_ref().map_or(0, |held| held.len() as u64)).min(need.length);
             // One byte more than a limit is brought on, so that the updater sees that it was passed.

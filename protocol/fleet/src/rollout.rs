@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use vigil_protocol::command::{CommandResult, Reason, Status};
-use vigil_protocol::state::Update;
+use vigil_protocol::state::{Update, UpdateOutcome, UpdatePlan};
 use vigil_wire::State;
 
 use crate::fleet;
-use crate::text::clean;
+use crate::text::{self, clean};
 
 /// Devices at most; a group is never so large.
 const DEVICES: usize = 100_000;
@@ -42,6 +42,12 @@ pub struct Standing {
     /// How it ended, once it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,
+    /// What it fetches and writes, once the device knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<UpdatePlan>,
+    /// What it fetched and wrote, at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<UpdateOutcome>,
     /// Why, for a person.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -56,7 +62,25 @@ impl Standing {
             End::Refused => "refused",
             End::Interrupted => "interrupted",
         };
-        Self { state: state.to_owned(), percent: None, end: Some(end), note: clean(&note, 300) }
+        Self { state: state.to_owned(), end: Some(end), note: clean(&note, 300), ..Self::default() }
+    }
+
+    /// What is to be fetched, or what was.
+    fn cost(&self) -> String {
+        match (&self.plan, &self.outcome) {
+            (Some(plan), Some(outcome)) => format!(
+                ", {} fetched ({} planned)",
+                text::bytes(outcome.fetch_bytes),
+                text::bytes(plan.fetch_bytes)
+            ),
+            (Some(plan), None) if self.end.is_none() => {
+                let time = plan.fetch_seconds.map_or_else(String::new, |seconds| {
+                    format!(", {} at the last rate", text::about(seconds))
+                });
+                format!(", {} to fetch{time}", text::bytes(plan.fetch_bytes))
+            }
+            _ => String::new(),
+        }
     }
 
     /// In a line, with a bar while there is a share to show.
@@ -66,7 +90,7 @@ impl Standing {
             format!("  [{}{}] {percent}%", "=".repeat(done), " ".repeat(20 - done))
         });
         let note = if self.note.is_empty() { String::new() } else { format!(": {}", self.note) };
-        format!("{}{bar}{note}", self.state)
+        format!("{}{bar}{}{note}", self.state, self.cost())
     }
 }
 
@@ -80,6 +104,9 @@ struct Device {
     early: Option<Value>,
     accepted: Option<Timestamp>,
     was_under_way: bool,
+    /// What it was last heard to cost.
+    plan: Option<UpdatePlan>,
+    outcome: Option<UpdateOutcome>,
 }
 
 /// One install on one device or many.
@@ -160,6 +187,10 @@ impl Rollout {
         let state: State = serde_json::from_value(Value::String(update.state.clone())).ok()?;
         if state.is_under_way() {
             device.was_under_way = true;
+            device.plan.clone_from(&update.plan);
+            device.outcome.clone_from(&update.outcome);
+            let is_coming = matches!(state, State::Invalidating | State::Writing);
+            let plan = update.plan.filter(|_| is_coming);
             let percent =
                 update.progress.as_ref().filter(|progress| progress.total_bytes > 0).map(|progress| {
                     let share = u128::from(progress.done_bytes) * 100 / u128::from(progress.total_bytes);
@@ -167,7 +198,7 @@ impl Rollout {
                 });
             let paused = if update.paused { "paused, " } else { "" };
             let state = format!("{paused}{}", clean(&update.state, 24));
-            return device.change(Standing { state, percent, ..Standing::default() });
+            return device.change(Standing { state, percent, plan, ..Standing::default() });
         }
         // The answer says the same, unless it was lost with a connection.
         let ours = running.as_ref() == Some(&self.version);
@@ -209,7 +240,11 @@ impl Rollout {
 }
 
 impl Device {
-    fn change(&mut self, standing: Standing) -> Option<&Standing> {
+    fn change(&mut self, mut standing: Standing) -> Option<&Standing> {
+        if standing.end.is_some() {
+            standing.plan.clone_from(&self.plan);
+            standing.outcome.clone_from(&self.outcome);
+        }
         // The end is the end: what comes late is an earlier word.
         if self.standing.end.is_some() || self.standing == standing {
             return None;
@@ -246,6 +281,21 @@ mod tests {
     }
     fn end(rollout: &Rollout) -> Option<End> {
         rollout.standings().next().unwrap().1.end
+    }
+
+    #[test]
+    fn what_an_install_is_to_fetch_is_told_before_and_what_it_fetched_after() {
+        let mut rollout = accepted();
+        rollout.on_result(&result("running", "ok", Value::Null));
+        let mut message = update("writing", "1.0.0");
+        message["plan"] = json!({"fetch_bytes": 2_097_152, "fetch_seconds": 61, "of_a_later_release": 1});
+        let standing = rollout.on_update("bar-1", &message).unwrap();
+        assert_eq!(standing.words(), "writing, 2.0 MiB to fetch, about 2 min at the last rate");
+        message["state"] = "trial".into();
+        message["outcome"] = json!({"fetch_bytes": 3_145_728});
+        assert_eq!(rollout.on_update("bar-1", &message).unwrap().words(), "trial");
+        let standing = rollout.on_result(&result("succeeded", "ok", Value::Null)).unwrap();
+        assert_eq!(standing.words(), "confirmed, 3.0 MiB fetched (2.0 MiB planned)");
     }
 
     #[test]

@@ -94,6 +94,15 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// About how long, in the largest whole unit.
+pub fn about(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("about {seconds} s"),
+        60..3600 => format!("about {} min", seconds.div_ceil(60)),
+        _ => format!("about {} h", seconds.div_ceil(3600)),
+    }
+}
+
 /// Bytes in binary units.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

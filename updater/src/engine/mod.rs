@@ -13,7 +13,7 @@ mod work;
 
 use std::time::Duration;
 
-use vigil_wire::{Contact, Failure, PlanStatus, ProgressState, State};
+use vigil_wire::{Contact, Failure, OutcomeStatus, PlanStatus, ProgressState, State};
 
 pub use control::Refused;
 pub use types::{Boot, CheckFailure, Event, LastBoot, Now, Order, Output, Policy, Step, cause};
@@ -118,6 +118,11 @@ impl Engine {
         if let Some(install) = &mut self.journal.install {
             install.crash_records = records;
         }
+    }
+
+    /// The number of the install under way and what it has cost so far, for whoever counts. It is saved with the next state.
+    pub fn outcome_mut(&mut self) -> Option<(u64, &mut OutcomeStatus)> {
+        self.journal.install.as_mut().map(|install| (install.number, &mut install.outcome))
     }
 
     /// How far writing or reading back has come.
@@ -276,6 +281,14 @@ impl Engine {
                 }
                 self.after_write()
             }
+            // What was signed and is decoded is progress, the first time: the next failure is a first one.
+            (State::Writing, Event::Decoded { image, unit, frame }) => {
+                self.last_fed = now.boot;
+                if self.work.as_mut().is_some_and(|work| work.is_news((image, unit, frame))) {
+                    self.fetch_failures = 0;
+                }
+                vec![]
+            }
             (State::Writing, Event::Begun { image, unit }) => {
                 self.last_fed = now.boot;
                 self.fetch_failures = 0;
@@ -326,7 +339,9 @@ impl Engine {
         let begun_before = self.journal.install.as_ref().is_some_and(|install| {
             install.release_target == order.release_target && install.target == order.slot
         });
+        let number = self.journal.install.as_ref().map_or(0, |install| install.number) + 1;
         self.journal.install = Some(Install {
+            number,
             begun_before,
             command: order.command,
             envelope: order.envelope,
@@ -394,14 +409,18 @@ impl Engine {
         }
     }
 
-    fn on_planned(&mut self, now: Now, plan: PlanStatus, ways: Vec<Vec<Way>>) -> Vec<Output> {
+    fn on_planned(&mut self, now: Now, mut plan: PlanStatus, ways: Vec<Vec<Way>>) -> Vec<Output> {
         self.last_fed = now.boot;
         let Some(work) = self.work.as_mut().filter(|work| work.is_surveyed()) else { return vec![] };
-        let message = plan.to_string();
-        if let Err(message) = work.set_plan(plan, ways) {
+        if let Err(message) = work.set_plan(ways) {
             return self.fail(now, cause::BAD_RELEASE, &message);
         }
-        let note = Output::Note { kind: "install.planned".to_owned(), message };
+        plan.fetch_seconds = self.journal.bytes_per_second.map(|rate| plan.fetch_bytes.div_ceil(rate.max(1)));
+        let note = Output::Note { kind: "install.planned".to_owned(), message: plan.to_string() };
+        // What a restart leaves to be done is planned anew; the outcome is held against what was planned at first.
+        if let Some(install) = &mut self.journal.install {
+            install.plan.get_or_insert(plan);
+        }
         if self.journal.state == State::Writing {
             return vec![note];
         }
@@ -419,10 +438,25 @@ impl Engine {
     fn after_write(&mut self) -> Vec<Output> {
         let done = self.work.as_ref().is_some_and(Work::is_written);
         if done {
+            self.remember_rate();
             self.enter(State::Verifying, "every unit is written; reading the slot back")
         } else {
             vec![]
         }
+    }
+
+    /// The next plan tells by it how long fetching will take. A stick's says nothing of the network.
+    fn remember_rate(&mut self) {
+        let install = self.journal.install.as_ref().filter(|install| !install.by_root);
+        if let Some(rate) = install.and_then(|install| install.outcome.bytes_per_second()) {
+            self.journal.bytes_per_second = Some(rate);
+        }
+    }
+
+    fn note_outcome(&self) -> Option<Output> {
+        let outcome = &self.journal.install.as_ref()?.outcome;
+        let note = || Output::Note { kind: "install.spent".to_owned(), message: outcome.to_string() };
+        (!outcome.is_none()).then(note)
     }
 
     fn on_read_back(&mut self, now: Now, image: usize, unit: usize, matches: bool) -> Vec<Output> {
@@ -459,6 +493,7 @@ impl Engine {
             self.journal.payloads.insert(install.target.clone(), payloads);
         }
         let mut outputs = self.enter(State::Staged, "the slot reads back as signed");
+        outputs.extend(self.note_outcome());
         outputs.push(Output::DropWork);
         outputs
     }
@@ -491,6 +526,7 @@ impl Engine {
         self.record_failure(now, cause, message, false);
         self.work = None;
         let mut outputs = self.enter(State::Failed, &format!("{cause}: {message}"));
+        outputs.extend(self.note_outcome());
         outputs.push(Output::DropWork);
         outputs
     }

@@ -3,7 +3,10 @@
 use vigil_wire::PlanStatus;
 
 use super::Way;
-use crate::release::{Kind, Leaf, Patch, Unit};
+use crate::release::{FIRST_UNIT_BYTES, Kind, Leaf, Patch, Unit};
+
+/// What is compared with what the slot has, and written, at least.
+pub const BLOCK_BYTES: u32 = 4096;
 
 /// What a request costs besides what it brings: headers of both sides.
 pub const REQUEST_BYTES: u64 = 300;
@@ -41,10 +44,11 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// The next image's frames are in another file.
+    /// The next image's frames are in other files. The first bytes of its part are blanked before all else.
     pub fn begin_image(&mut self) {
         self.frames.end = None;
         self.patches.end = None;
+        self.status.write_bytes += u64::from(FIRST_UNIT_BYTES);
     }
 
     /// Plans the next unit of the image. `place` tells where the device has the chunk with this position, short hash and
@@ -64,23 +68,26 @@ impl Planner {
         let mut tally = PlanStatus::default();
         // By position, for the chunks of data that the device has not.
         let mut lacks = vec![false; leaf.chunks.len()];
+        let mut writes = Writes::default();
         for ((at, chunk), offset) in leaf.chunks.iter().enumerate().zip(leaf.offsets()) {
             let length = u64::from(chunk.length);
             let Kind::Data(hash) = chunk.kind else {
                 tally.free_bytes += length;
-                tally.write_bytes += length;
+                writes.add(offset, chunk.length);
                 continue;
             };
-            match place(offset, hash, chunk.length) {
+            let place = place(offset, hash, chunk.length);
+            match place {
                 Some(Place::Present) => tally.present_bytes += length,
                 Some(Place::Running) => tally.running_bytes += length,
                 Some(Place::Target) => tally.target_bytes += length,
                 None => lacks[at] = true,
             }
-            if place(offset, hash, chunk.length) != Some(Place::Present) {
-                tally.write_bytes += length;
+            if place != Some(Place::Present) {
+                writes.add(offset, chunk.length);
             }
         }
+        tally.write_bytes = writes.bytes(unit.length);
         let lacked: u64 = leaf
             .chunks
             .iter()
@@ -92,11 +99,13 @@ impl Planner {
         let way = match candidate.patch {
             _ if frames.is_empty() => Way::Local,
             Some(patch) if is_cheaper(candidate, patch, &frames, &lacks) => {
+                self.frames.end = None;
                 self.patches.add(patch.offset, patch.compressed);
                 tally.patch_bytes = lacked;
                 Way::Patch
             }
             _ => {
+                self.patches.end = None;
                 for (offset, length) in spans(unit, leaf, &frames) {
                     self.frames.add(offset, length);
                 }
@@ -156,7 +165,27 @@ pub fn spans<'a>(unit: &Unit, leaf: &'a Leaf, frames: &'a [u16]) -> impl Iterato
     spans.enumerate().filter(|(frame, _)| frames.contains(&(*frame as u16))).map(|(_, span)| span)
 }
 
-/// Requests of one file: what lies close together is fetched with what is between.
+/// The blocks of a unit that are written, from its beginning on.
+#[derive(Debug, Default)]
+struct Writes {
+    blocks: u32,
+    next: u32,
+}
+
+impl Writes {
+    fn add(&mut self, offset: u32, length: u32) {
+        let end = (offset + length).div_ceil(BLOCK_BYTES);
+        self.blocks += end - (offset / BLOCK_BYTES).max(self.next);
+        self.next = end;
+    }
+
+    fn bytes(&self, unit: u32) -> u64 {
+        u64::from(self.blocks * BLOCK_BYTES).min(u64::from(unit))
+    }
+}
+
+/// Requests of one file: what lies close together is fetched with what is between. What is due next being in another file ends
+/// a request.
 #[derive(Debug, Default)]
 struct Requests {
     count: u64,

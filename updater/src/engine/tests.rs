@@ -12,6 +12,8 @@ const OLD: u64 = 1;
 const NEW: u64 = 2;
 /// What a slot holds where nothing of a release is: the head of an image that is sealed.
 const BLANK: u64 = 0;
+/// What each unit that is not in the slot is planned to cost.
+const UNIT_COST: u64 = 500_000;
 
 fn release(sequence: u64) -> (Manifest, Index) {
     static RELEASES: std::sync::OnceLock<Vec<(Manifest, Index)>> = std::sync::OnceLock::new();
@@ -342,7 +344,11 @@ impl World {
                 // Every other unit comes of what the device has.
                 let way = |unit| if unit % 2 == 0 { Way::Frames(vec![0]) } else { Way::Local };
                 let ways = vec![(0..FRAMES).map(way).collect(); IMAGES];
-                self.tell(Event::Planned { plan: PlanStatus::default(), ways });
+                let work = self.engine.as_ref().unwrap().work().unwrap();
+                let units = (0..IMAGES).flat_map(|image| (0..FRAMES).map(move |unit| (image, unit)));
+                let left = units.filter(|(image, unit)| !work.is_done(*image, *unit)).count();
+                let plan = PlanStatus { fetch_bytes: UNIT_COST * left as u64, ..PlanStatus::default() };
+                self.tell(Event::Planned { plan, ways });
             }
             Step::Exclude { slot } => {
                 self.disk.order = self.disk.order.clone().without(&slot);
@@ -587,6 +593,66 @@ fn a_refresh_in_between_does_not_make_a_fetch_that_always_fails_endless() {
         world.tell(Event::Refreshed);
     }
     assert_eq!((world.state(), world.cause().as_deref()), (State::Failed, Some(cause::FETCH_RANGE)));
+}
+
+#[test]
+fn a_link_that_breaks_often_is_no_failure_as_long_as_frames_come() {
+    let broken = |world: &mut World, frame: u16| {
+        world.tell(Event::FetchFailed { cause: cause::FETCH, message: "the connection broke".into() });
+        world.millis += 300_000;
+        world.tell(Event::Decoded { image: 0, unit: 0, frame });
+    };
+    let mut world = World::new(SOUND, vec![]).run_to(State::Writing);
+    (0..30).for_each(|frame| broken(&mut world, frame));
+    assert_eq!(world.state(), State::Writing);
+    // The same one anew is no progress.
+    (0..9).for_each(|_| broken(&mut world, 29));
+    assert_eq!((world.state(), world.cause().as_deref()), (State::Failed, Some(cause::FETCH)));
+}
+
+#[test]
+fn the_outcome_is_held_against_the_first_plan_and_outlives_a_power_cut() {
+    let mut world = World::new(SOUND, vec![]).run_to(State::Writing);
+    let install = |world: &World| world.disk.journal.install.clone().unwrap();
+    let first = install(&world).plan.unwrap();
+    assert_eq!(first.fetch_bytes, UNIT_COST * (FRAMES * IMAGES) as u64);
+    for _ in 0..3 {
+        world.step();
+    }
+    let (_, outcome) = world.engine.as_mut().unwrap().outcome_mut().unwrap();
+    outcome.fetch_bytes = 7;
+    let journal = world.engine.as_ref().unwrap().journal().clone();
+    // As the stash brings it.
+    world.disk.journal.install = journal.install;
+    world.power_on(true);
+    let world = world.run_to(State::Verifying);
+    assert_eq!(install(&world).plan, Some(first));
+    assert_eq!(install(&world).outcome.fetch_bytes, 7);
+    assert_eq!(world.notes.iter().filter(|kind| *kind == "install.planned").count(), 2);
+    let world = world.run(200);
+    assert_eq!(world.notes.iter().filter(|kind| *kind == "install.spent").count(), 1);
+}
+
+#[test]
+fn the_next_plan_tells_how_long_it_takes_at_the_rate_of_the_last_install_over_the_network() {
+    let seconds = |by_root: bool| {
+        let mut world = World::new(SOUND, vec![]).run_to(State::Writing);
+        assert_eq!(world.disk.journal.install.as_ref().unwrap().plan.as_ref().unwrap().fetch_seconds, None);
+        let engine = world.engine.as_mut().unwrap();
+        engine.journal_mut().install.as_mut().unwrap().by_root = by_root;
+        let (_, outcome) = engine.outcome_mut().unwrap();
+        (outcome.fetch_bytes, outcome.fetch_millis) = (UNIT_COST * 6, 6_000);
+        let mut world = world.run(200);
+        assert_eq!(world.state(), State::Confirmed);
+        world.order();
+        let world = world.run_to(State::Writing);
+        let install = world.disk.journal.install.clone().unwrap();
+        assert_eq!((install.number, install.outcome), (2, OutcomeStatus::default()));
+        install.plan.unwrap().fetch_seconds
+    };
+    assert_eq!(seconds(false), Some(6));
+    // A stick's rate is not the network's.
+    assert_eq!(seconds(true), None);
 }
 
 #[test]

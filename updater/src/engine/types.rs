@@ -289,6 +289,15 @@ pub enum Event {
         /// It is there already.
         matches: bool,
     },
+    /// A frame had the hash that was signed, and was decoded into its unit.
+    Decoded {
+        /// Image.
+        image: usize,
+        /// Unit.
+        unit: usize,
+        /// Its position in the unit.
+        frame: u16,
+    },
     /// A unit was written and is on its way to the disk.
     Begun {
         /// Image.

@@ -1,6 +1,6 @@
 //! Which units of which images are done, and where the others come from.
 
-use vigil_wire::{PlanStatus, ProgressState};
+use vigil_wire::ProgressState;
 
 use super::Step;
 use crate::release::{Index, Manifest};
@@ -10,8 +10,10 @@ use crate::release::{Index, Manifest};
 pub struct Work {
     manifest: Manifest,
     images: Vec<ImageWork>,
-    /// What was told of the plan.
-    plan: Option<PlanStatus>,
+    /// Whether it is known where everything comes from.
+    planned: bool,
+    /// The last frame, by image, unit and position, that was ever decoded.
+    furthest: Option<(usize, usize, u16)>,
     /// How often the slot had to be written again.
     pub(super) rejections: u32,
     /// Whether the slot may hold units of this release: then it is looked at before anything is fetched.
@@ -75,7 +77,7 @@ impl Work {
     /// Nothing done yet.
     pub fn new(manifest: Manifest) -> Self {
         let images = manifest.images.iter().map(|_| ImageWork::default()).collect();
-        Self { manifest, images, plan: None, rejections: 0, resumed: false }
+        Self { manifest, images, planned: false, furthest: None, rejections: 0, resumed: false }
     }
 
     /// The manifest.
@@ -96,11 +98,6 @@ impl Work {
     /// Whether a unit is in the target slot, or on its way there.
     pub fn is_done(&self, image: usize, unit: usize) -> bool {
         self.images[image].done[unit] != Done::No
-    }
-
-    /// What is fetched and written, once it is planned.
-    pub fn plan(&self) -> Option<&PlanStatus> {
-        self.plan.as_ref()
     }
 
     /// Whether what was written did not read back as signed: then what is decoded is looked at before it is written, to
@@ -161,13 +158,13 @@ impl Work {
         self.images[image].patch = None;
     }
 
-    pub(super) fn set_plan(&mut self, plan: PlanStatus, ways: Vec<Vec<Way>>) -> Result<(), String> {
+    pub(super) fn set_plan(&mut self, ways: Vec<Vec<Way>>) -> Result<(), String> {
         let fits = ways.len() == self.images.len()
             && ways.iter().zip(&self.images).all(|(ways, image)| ways.len() == image.done.len());
         if !fits {
             return Err("the plan is for another release".to_owned());
         }
-        self.plan = Some(plan);
+        self.planned = true;
         self.images.iter_mut().zip(ways).for_each(|(image, ways)| image.ways = ways);
         Ok(())
     }
@@ -183,6 +180,15 @@ impl Work {
         let work = &mut self.images[image];
         work.done[unit] = if matches { Done::Yes } else { Done::No };
         work.inspected = work.inspected.max(unit + 1);
+    }
+
+    /// Whether no frame so far into the release was decoded before.
+    pub(super) fn is_news(&mut self, frame: (usize, usize, u16)) -> bool {
+        let is_news = self.furthest.is_none_or(|furthest| furthest < frame);
+        if is_news {
+            self.furthest = Some(frame);
+        }
+        is_news
     }
 
     pub(super) fn began(&mut self, image: usize, unit: usize) {
@@ -213,7 +219,7 @@ impl Work {
         self.rejections += 1;
         // Most of it is right: only what is not is fetched again.
         self.resumed = true;
-        self.plan = None;
+        self.planned = false;
         for image in &mut self.images {
             image.ways.clear();
             image.inspected = 0;
@@ -254,7 +260,7 @@ impl Work {
         if let Some(step) = self.next_to_survey() {
             return step;
         }
-        if self.plan.is_none() {
+        if !self.planned {
             return Step::Plan;
         }
         for (image, work) in self.images.iter().enumerate() {

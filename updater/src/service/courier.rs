@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use vigil_tuf::{Fetched, Role, encoded_path};
@@ -11,6 +12,7 @@ use vigil_wire::{Fetch, Need, Response, Trouble};
 use super::make::{Expected, Refusal};
 use super::steps::slot_cause;
 use super::{Updater, now};
+use crate::engine::plan::REQUEST_BYTES;
 use crate::engine::{Event, Step, cause};
 use crate::release::{Index, MANIFEST_BYTES, Manifest, blob_path};
 use crate::stash::sha256_hex;
@@ -33,6 +35,8 @@ struct Open {
     buffer: Vec<u8>,
     /// Bytes that have come.
     received: u64,
+    /// When it was asked for, or the last of it came.
+    counted_at: Duration,
 }
 
 /// What, its path, where to begin, how many bytes, and whether that is the exact number.
@@ -77,7 +81,8 @@ impl Updater {
         };
         self.courier.last_need += 1;
         let need = Need { need: self.courier.last_need, path, offset, length, exact };
-        self.courier.open = Some(Open { need: need.clone(), what, buffer: Vec::new(), received: 0 });
+        self.courier.open =
+            Some(Open { need: need.clone(), what, buffer: Vec::new(), received: 0, counted_at: now().boot });
         Ok(Response::Need(need))
     }
 
@@ -188,6 +193,7 @@ impl Updater {
         let Some(mut open) = self.courier.open.take_if(|open| open.need.need == need) else {
             return Ok(refused("stale_need", "this is not what was asked for last; ask for the next need"));
         };
+        self.count_fed(&mut open, blob.len() as u64);
         if offset != open.need.offset + open.received {
             return self.fetch_failed(
                 &open,
@@ -239,6 +245,26 @@ impl Updater {
                 self.courier.open = Some(open);
                 Ok(Response::Continue)
             }
+        }
+    }
+
+    /// Counts what came, as the plan counts: whether it is of use or not.
+    fn count_fed(&mut self, open: &mut Open, bytes: u64) {
+        let now = now().boot;
+        let elapsed = now.saturating_sub(std::mem::replace(&mut open.counted_at, now));
+        match open.what {
+            What::Frames { .. } => self.count(|outcome| {
+                if open.received == 0 && bytes > 0 {
+                    outcome.requests += 1;
+                    outcome.fetch_bytes += REQUEST_BYTES;
+                }
+                outcome.fetch_bytes += bytes;
+                outcome.fetch_millis += elapsed.as_millis() as u64;
+            }),
+            What::Index { .. } | What::Leaves { .. } | What::PatchIndex { .. } => {
+                self.count(|outcome| outcome.index_bytes += bytes);
+            }
+            What::Trust(_) | What::Manifest => {}
         }
     }
 
@@ -360,7 +386,7 @@ impl Updater {
     /// Keeps every leaf that is whole.
     fn take_leaves(&mut self, open: &mut Open) -> io::Result<Result<Going, Refusal>> {
         let What::Leaves { image, unit, count, taken } = &mut open.what else { return Ok(Ok(Going::On)) };
-        let mut used = 0;
+        let (mut used, before) = (0, *taken);
         while taken < count {
             let entry =
                 self.engine.work().and_then(|work| work.index(*image)?.units().get(*unit + *taken).cloned());
@@ -379,8 +405,9 @@ impl Updater {
             *taken += 1;
         }
         open.buffer.drain(..used);
-        if taken == count {
-            let (image, unit, count) = (*image, *unit, *count);
+        // What is here is not fetched again should the link break.
+        if *taken > before {
+            let (image, unit, count) = (*image, *unit + before, *taken - before);
             self.tell(now(), Event::Leaves { image, unit, count })?;
         }
         Ok(Ok(Going::On))

@@ -6,17 +6,15 @@ use std::os::unix::fs::FileExt;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 use vigil_durable::crash_point;
+use vigil_wire::OutcomeStatus;
 
 use super::Updater;
 use super::steps::slot_cause;
 use super::survey::is_whole;
-use crate::engine::plan::{frames_for, joins, spans};
+use crate::engine::plan::{BLOCK_BYTES, frames_for, joins, spans};
 use crate::engine::{Event, Now, Step, Way, cause};
 use crate::release::{ChunkHash, Kind, Leaf, Unit, Vouched, blob_path};
 use crate::slot::HEAD_BYTES;
-
-/// What is compared and written at least.
-const BLOCK_BYTES: usize = 4096;
 
 /// A unit that is being made, in `Updater::unit`.
 pub(super) struct Making {
@@ -24,17 +22,44 @@ pub(super) struct Making {
     number: usize,
     unit: Unit,
     leaf: Leaf,
-    /// By position, whether a chunk's bytes are there.
-    filled: Vec<bool>,
+    /// By position, where a chunk's bytes came from, once they are there.
+    filled: Vec<Option<Source>>,
     /// What the device has is not used: it was not what it seemed.
     distrusts: bool,
 }
 
+/// Where a chunk's bytes came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Free,
+    Present,
+    Running,
+    Target,
+    Frame,
+    Patch,
+}
+
 impl Making {
+    /// Adds up what the unit was made of.
+    fn count(&self, outcome: &mut OutcomeStatus) {
+        for (chunk, source) in self.leaf.chunks.iter().zip(&self.filled) {
+            let sum = match source {
+                None => continue,
+                Some(Source::Free) => &mut outcome.free_bytes,
+                Some(Source::Present) => &mut outcome.present_bytes,
+                Some(Source::Running) => &mut outcome.running_bytes,
+                Some(Source::Target) => &mut outcome.target_bytes,
+                Some(Source::Frame) => &mut outcome.frame_bytes,
+                Some(Source::Patch) => &mut outcome.patch_bytes,
+            };
+            *sum += u64::from(chunk.length);
+        }
+    }
+
     /// For each chunk whether it is data that is still lacking.
     fn lacks(&self) -> Vec<bool> {
         let chunks = self.leaf.chunks.iter().zip(&self.filled);
-        chunks.map(|(chunk, filled)| matches!(chunk.kind, Kind::Data(_)) && !filled).collect()
+        chunks.map(|(chunk, filled)| matches!(chunk.kind, Kind::Data(_)) && filled.is_none()).collect()
     }
 
     fn length(&self, at: usize) -> usize {
@@ -119,7 +144,7 @@ impl Updater {
         let making = self.making.as_ref().filter(|making| making.image == image && making.number == number);
         let is_decoded = |frame: u16| {
             let chunks = leaf.frame_chunks().nth(frame.into()).unwrap_or_default();
-            making.is_some_and(|making| chunks.iter().all(|at| making.filled[*at]))
+            making.is_some_and(|making| chunks.iter().all(|at| making.filled[*at].is_some()))
         };
         let spans = spans(&unit, &leaf, frames);
         let expected = frames.iter().zip(spans).filter(|(frame, _)| !is_decoded(**frame));
@@ -149,7 +174,7 @@ impl Updater {
         let leaf = self.leaf(image, number)?;
         self.unit.clear();
         self.unit.resize(unit.length as usize, 0);
-        let filled = vec![false; leaf.chunks.len()];
+        let filled = vec![None; leaf.chunks.len()];
         let mut making = Making { image, number, unit, leaf, filled, distrusts: false };
         self.fill(&mut making);
         self.making = Some(making);
@@ -232,7 +257,13 @@ impl Updater {
                 self.finish_making(now)?;
                 Ok(Ok(true))
             }
-            Ok(true) => Ok(Ok(true)),
+            Ok(true) => {
+                if let Some(frame) = expected.frame {
+                    let (image, unit) = (expected.image, expected.unit);
+                    self.tell(now, Event::Decoded { image, unit, frame })?;
+                }
+                Ok(Ok(true))
+            }
         }
     }
 
@@ -249,8 +280,9 @@ impl Updater {
         let offsets: Vec<_> = making.leaf.offsets().collect();
         let context = making.leaf.context_of(frame, offsets[first]);
         self.repeat(making).map_err(|error| error.to_string())?;
-        let is_there =
-            |at: usize| making.filled[at] || offsets[at] as usize + making.length(at) <= context.start;
+        let is_there = |at: usize| {
+            making.filled[at].is_some() || offsets[at] as usize + making.length(at) <= context.start
+        };
         if !(0..first).all(is_there) {
             return Ok(false);
         }
@@ -258,7 +290,7 @@ impl Updater {
         let decoded = self.decode(making, &chunks, &unit[context], vouched);
         self.unit = unit;
         decoded?;
-        self.scatter(making, &chunks);
+        self.scatter(making, &chunks, Source::Frame);
         Ok(true)
     }
 
@@ -283,7 +315,7 @@ impl Updater {
         }
         let chunks: Vec<_> = (0..patch.chunks.len()).filter(|at| patch.chunks[*at]).collect();
         self.decode(making, &chunks, &prefix, vouched)?;
-        self.scatter(making, &chunks);
+        self.scatter(making, &chunks, Source::Patch);
         Ok(true)
     }
 
@@ -302,14 +334,14 @@ impl Updater {
     }
 
     /// Puts what was decoded into the places of these chunks.
-    fn scatter(&mut self, making: &mut Making, chunks: &[usize]) {
+    fn scatter(&mut self, making: &mut Making, chunks: &[usize], source: Source) {
         let offsets: Vec<_> = making.leaf.offsets().collect();
         let mut rest = &self.scratch[..];
         for at in chunks {
             let (chunk, behind) = rest.split_at(making.length(*at));
             let begin = offsets[*at] as usize;
             self.unit[begin..begin + chunk.len()].copy_from_slice(chunk);
-            making.filled[*at] = true;
+            making.filled[*at] = Some(source);
             rest = behind;
         }
     }
@@ -338,7 +370,7 @@ impl Updater {
         }
         // Another chunk with the same short hash: all of them are fetched.
         making.distrusts = true;
-        making.filled.fill(false);
+        making.filled.fill(None);
         self.fill(&mut making);
         let frames = frames_for(&making.leaf, &making.lacks());
         self.making = Some(making);
@@ -373,7 +405,7 @@ impl Updater {
                 Kind::Data(hash) if !making.distrusts => hash,
                 Kind::Zero => {
                     self.unit[range].fill(0);
-                    making.filled[at] = true;
+                    making.filled[at] = Some(Source::Free);
                     continue;
                 }
                 Kind::Data(_) | Kind::Same { .. } => continue,
@@ -381,14 +413,14 @@ impl Updater {
             let is_it = |bytes: &[u8]| ChunkHash::of(bytes).short() == hash;
             if is_read && is_it(&self.scratch[range.clone()]) {
                 self.unit[range.clone()].copy_from_slice(&self.scratch[range]);
-                making.filled[at] = true;
+                making.filled[at] = Some(Source::Present);
                 continue;
             }
             let seeds = known.into_iter().flat_map(|known| known.seeds.find(hash));
             let bytes = &mut self.unit[range];
-            making.filled[at] = seeds
+            let found = seeds
                 .filter(|seed| seed.length == chunk.length && is_whole(seed, making.unit.offset))
-                .any(|seed| {
+                .find(|seed| {
                     let read = match running {
                         Some(running) if !seed.in_target => running.read_exact_at(bytes, seed.offset),
                         _ if seed.in_target => part.read(seed.offset, bytes),
@@ -396,6 +428,8 @@ impl Updater {
                     };
                     read.is_ok() && is_it(bytes)
                 });
+            making.filled[at] =
+                found.map(|seed| if seed.in_target { Source::Target } else { Source::Running });
         }
     }
 
@@ -405,13 +439,13 @@ impl Updater {
         for at in 0..offsets.len() {
             let Kind::Same { begin: other, .. } = making.leaf.chunks[at].kind else { continue };
             let range = offsets[at] as usize..offsets[at] as usize + making.length(at);
-            if making.filled[at] {
+            if making.filled[at].is_some() {
                 continue;
             }
             match other.checked_sub(making.unit.offset) {
                 Some(inside) => {
                     let source = offsets.partition_point(|offset| u64::from(*offset) <= inside) - 1;
-                    if !making.filled[source] {
+                    if making.filled[source].is_none() {
                         continue;
                     }
                     let inside = inside as usize;
@@ -424,7 +458,7 @@ impl Updater {
                     restore_head(self.heads[making.image].as_deref(), other, &mut self.unit[range]);
                 }
             }
-            making.filled[at] = true;
+            making.filled[at] = Some(Source::Free);
         }
         Ok(())
     }
@@ -444,14 +478,16 @@ impl Updater {
         let is_read = part.read(making.unit.offset, &mut self.scratch).is_ok();
         crash_point("slot.frame", "before");
         let mut written = Ok(());
-        let mut at = 0;
-        let blocks = || (self.unit.chunks(BLOCK_BYTES), self.scratch.chunks(BLOCK_BYTES));
+        let (mut at, mut bytes) = (0, 0);
+        let block = BLOCK_BYTES as usize;
+        let blocks = || (self.unit.chunks(block), self.scratch.chunks(block));
         let differs: Vec<bool> =
             blocks().0.zip(blocks().1).map(|(new, old)| !is_read || new != old).collect();
         for run in differs.chunk_by(|one, other| one == other) {
-            let end = (at + run.len() * BLOCK_BYTES).min(self.unit.len());
+            let end = (at + run.len() * block).min(self.unit.len());
             if run[0] && written.is_ok() {
                 written = part.put(making.unit.offset + at as u64, &self.unit[at..end]);
+                bytes += (end - at) as u64;
             }
             at = end;
         }
@@ -460,6 +496,10 @@ impl Updater {
             return self.tell(now, Event::Failed { cause, message });
         }
         self.unflushed = Some((image, unit));
+        self.count(|outcome| {
+            making.count(outcome);
+            outcome.write_bytes += bytes;
+        });
         self.tell(now, Event::Begun { image, unit })
     }
 
@@ -469,6 +509,7 @@ impl Updater {
         let event = match self.flusher.wait() {
             Ok(()) => {
                 crash_point("slot.frame", "after");
+                self.sync_outcome();
                 Event::Written { image, unit }
             }
             Err(error) => Event::Failed { cause: slot_cause(&error), message: error.to_string() },

@@ -4,6 +4,7 @@ mod authority;
 mod courier;
 mod gate;
 mod make;
+mod outcome;
 mod request;
 mod server;
 mod steps;
@@ -113,7 +114,7 @@ impl Updater {
         let now = now();
         let (trust, dropped) = Trust::open(&config.state, &config.root, &config.device.tenant, now)?;
         let journal_file = JournalFile::new(&config.state);
-        let journal = match journal_file.load()? {
+        let mut journal = match journal_file.load()? {
             Found::Journal(journal) => *journal,
             Found::Damaged { aside, why } => {
                 error!(file = %aside.display(), %why, "the journal was damaged, was put aside and begins anew");
@@ -140,13 +141,15 @@ impl Updater {
             ),
         )?;
         info!(slot = booted.slot, boot = booted.boot_id, boot_control = boot.guarantee(), "started");
+        let stash = Stash::open(&config.state)?;
+        outcome::take_up(&mut journal, &stash);
         let watchdog = config.watchdog.as_ref().map(Watchdog::open).transpose()?;
         let known = journal.install.as_ref().map_or(&[][..], |install| &install.crash_records);
         let last = crate::evidence::last_boot(&config.evidence, known);
         let boot_of = Boot { slot: booted.slot, id: booted.boot_id, last };
         let (engine, outputs) = Engine::start(config.policy(), journal, floor.value(), boot_of, now);
         let mut updater = Self {
-            stash: Stash::open(&config.state)?,
+            stash,
             config,
             engine,
             journal: journal_file,
@@ -266,7 +269,8 @@ impl Updater {
             target: install.and_then(|install| install.release.clone()),
             command: install.and_then(|install| install.command.clone()),
             progress: self.engine.progress().or_else(|| self.mapping_progress()),
-            plan: self.engine.work().and_then(|work| work.plan()).cloned(),
+            plan: install.and_then(|install| install.plan.clone()),
+            outcome: install.map(|install| install.outcome.clone()).filter(|outcome| !outcome.is_none()),
             paused: self.engine.is_paused(),
             quarantined: self.engine.quarantined(),
             last_failure: journal.last_failure.clone(),

@@ -219,22 +219,30 @@ impl Updater {
     /// bootloader takes a slot that is being written for a system.
     fn seal(&mut self) -> io::Result<()> {
         self.open_parts()?;
-        self.parts.iter().try_for_each(Part::seal)
+        for at in 0..self.parts.len() {
+            self.parts[at].seal()?;
+            let bytes = (HEAD_BYTES as u64).min(self.parts[at].size());
+            self.count(|outcome| outcome.write_bytes += bytes);
+        }
+        Ok(())
     }
 
     /// Writes the first bytes of every image, the last of all, and reads them back. What a release names first, the
     /// bootloader needs first: it comes last.
     fn unseal(&mut self) -> io::Result<bool> {
         self.open_parts()?;
+        let mut bytes = 0;
         for (part, head) in self.parts.iter().zip(&self.heads).rev() {
             let Some(head) = head else { return Ok(false) };
             part.write("slot.unseal", 0, head)?;
+            bytes += head.len() as u64;
             let mut read = vec![0; head.len()];
             part.read_back(0, &mut read)?;
             if read != *head {
                 return Ok(false);
             }
         }
+        self.count(|outcome| outcome.write_bytes += bytes);
         Ok(true)
     }
 

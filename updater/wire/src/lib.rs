@@ -9,6 +9,6 @@ mod message;
 
 pub use frame::{BLOB_BYTES, Decoder, FrameError, HEADER_BYTES, encode};
 pub use message::{
-    Contact, Control, Event, Failure, Fault, Fetch, Need, PlanStatus, ProgressState, ReleaseId, Request,
-    Response, SlotStatus, State, Trouble, TrustStatus, UpdateStatus, WIRE_VERSION,
+    Contact, Control, Event, Failure, Fault, Fetch, Need, OutcomeStatus, PlanStatus, ProgressState,
+    ReleaseId, Request, Response, SlotStatus, State, Trouble, TrustStatus, UpdateStatus, WIRE_VERSION,
 };

@@ -268,8 +268,10 @@ pub struct UpdateStatus {
     pub command: Option<String>,
     /// How far writing or verifying has come.
     pub progress: Option<ProgressState>,
-    /// What the install fetches and writes, once that is known.
+    /// What the install, or the last one, was to fetch and write, once that is known.
     pub plan: Option<PlanStatus>,
+    /// What it has fetched and written so far, or in the end.
+    pub outcome: Option<OutcomeStatus>,
     /// Whether it waits for a person to resume it.
     pub paused: bool,
     /// Releases that were at fault too often, by their TUF target: they are installed again only when an operator
@@ -345,7 +347,7 @@ pub struct PlanStatus {
     pub index_bytes: u64,
     /// What a device would fetch that has nothing.
     pub full_bytes: u64,
-    /// Written to the flash, at most.
+    /// Written to the slot's flash, at most.
     pub write_bytes: u64,
     /// Of the images, in the target slot already.
     pub present_bytes: u64,
@@ -359,11 +361,79 @@ pub struct PlanStatus {
     pub frame_bytes: u64,
     /// Decoded from patch frames.
     pub patch_bytes: u64,
+    /// How long the fetching takes at the rate of the last install's; none where there is none.
+    pub fetch_seconds: Option<u64>,
+}
+
+/// What an install has really fetched and written, counted as [`PlanStatus`] counts. What was fetched or made twice, after a
+/// broken link or a power cut, counts twice; what the target slot held already and was only looked at, after a restart, does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutcomeStatus {
+    /// Frames and patch frames that came, and 300 bytes for each request for them.
+    pub fetch_bytes: u64,
+    /// Requests for them that were answered.
+    pub requests: u64,
+    /// Indexes and leaves that came.
+    pub index_bytes: u64,
+    /// Written to the slot's flash.
+    pub write_bytes: u64,
+    /// Of the units that were made, in the target slot already.
+    pub present_bytes: u64,
+    /// Copied from the slot that runs.
+    pub running_bytes: u64,
+    /// Copied from elsewhere in the target slot.
+    pub target_bytes: u64,
+    /// Zeros and repetitions.
+    pub free_bytes: u64,
+    /// Decoded from frames.
+    pub frame_bytes: u64,
+    /// Decoded from patch frames.
+    pub patch_bytes: u64,
+    /// How long frames were on their way, and were decoded and written as they came.
+    pub fetch_millis: u64,
+}
+
+impl OutcomeStatus {
+    /// Bytes a second at which frames came; none if too few came to tell.
+    pub fn bytes_per_second(&self) -> Option<u64> {
+        let enough = self.fetch_bytes >= RATE_BYTES && self.fetch_millis > 0;
+        enough.then(|| (self.fetch_bytes.saturating_mul(1000) / self.fetch_millis).max(1))
+    }
+
+    /// Whether anything was fetched or written at all.
+    pub fn is_none(&self) -> bool {
+        self.fetch_bytes == 0 && self.index_bytes == 0 && self.write_bytes == 0
+    }
+}
+
+/// Of fewer bytes than these it is the requests that take the time.
+const RATE_BYTES: u64 = 64 * 1024;
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+impl std::fmt::Display for OutcomeStatus {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "{:.1} MB fetched in {} requests, and {:.1} MB of indexes; {:.1} MB from the running slot, {:.1} MB in the target \
+             slot, {:.1} MB from frames, {:.1} MB from patches; {:.1} MB written",
+            megabytes(self.fetch_bytes),
+            self.requests,
+            megabytes(self.index_bytes),
+            megabytes(self.running_bytes),
+            megabytes(self.present_bytes + self.target_bytes),
+            megabytes(self.frame_bytes),
+            megabytes(self.patch_bytes),
+            megabytes(self.write_bytes),
+        )
+    }
 }
 
 impl std::fmt::Display for PlanStatus {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let megabytes = |bytes: u64| bytes as f64 / 1e6;
         write!(
             formatter,
             "{:.1} MB to fetch in {} requests, of {:.1} MB for a device that has nothing; {:.1} MB from the running slot, \
@@ -376,7 +446,11 @@ impl std::fmt::Display for PlanStatus {
             megabytes(self.frame_bytes),
             megabytes(self.patch_bytes),
             megabytes(self.write_bytes),
-        )
+        )?;
+        match self.fetch_seconds {
+            Some(seconds) => write!(formatter, "; {seconds} s at the last rate"),
+            None => Ok(()),
+        }
     }
 }
 
