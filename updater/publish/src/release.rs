@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use semver::Version;
-use vigil_updater::release::{Image, InstallPolicy, Manifest, Part, PatchParts, target_name};
+use vigil_updater::release::{Chunking, Image, InstallPolicy, Manifest, Part, PatchParts, target_name};
 
 use crate::repository::Repository;
 use crate::units::{self, ImageParts};
@@ -34,6 +34,8 @@ pub struct Release {
     pub allow_lower: bool,
     /// zstd's level, 1 to 22.
     pub level: i32,
+    /// How the images are cut in format 2; none for whichever way is the cheaper for each.
+    pub chunking: Option<Chunking>,
     /// 2, or 1 for devices whose updater does not know leaves and patches. None: as the version was published before, or 2.
     pub format: Option<u32>,
     /// From how many of the newest releases of the product there are patches.
@@ -80,7 +82,8 @@ pub fn add(repository: &mut Repository, release: &Release) -> Result<Added> {
         } else if format == 1 {
             blobs::make(directory, path, &image, level, &on_bytes)?
         } else {
-            units::make(directory, path, &image, units::chunking(path, image.size)?, level, &on_bytes)?
+            let chunking = release.chunking.map_or_else(|| units::chunking(path, image.size), Ok)?;
+            units::make(directory, path, &image, chunking, level, &on_bytes)?
         };
         let patches = if format == 1 {
             Vec::new()

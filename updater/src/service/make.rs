@@ -380,14 +380,18 @@ impl Updater {
     /// Has these frames of the unit fetched.
     fn reroute(&mut self, now: Now, frames: Vec<u16>) -> io::Result<()> {
         let Some(making) = &self.making else { return Ok(()) };
-        let (image, unit, is_mapped) = (making.image, making.number, making.leaf.frames.is_empty());
+        let (image, unit) = (making.image, making.number);
+        let is_whole = !making.lacks().contains(&true);
+        let is_mapped = making.leaf.frames.is_empty() && !is_whole;
         self.note("install.rerouted", &format!("unit {unit} of image {image}: what is there has changed"));
         if is_mapped {
             // Only the running slot's map tells of it: its leaf is needed for once.
             self.making = None;
             return self.tell(now, Event::LeafWanted { image, unit });
         }
-        self.tell(now, Event::Rerouted { image, unit, way: Way::Frames(frames) })
+        // What was planned to be fetched may be here after all, in a slot that nobody has a map of: no frame would ever come.
+        let way = if is_whole { Way::Local } else { Way::Frames(frames) };
+        self.tell(now, Event::Rerouted { image, unit, way })
     }
 
     /// Fills in what the device has. What cannot be read is not there: it is fetched.

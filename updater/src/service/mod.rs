@@ -189,6 +189,17 @@ impl Updater {
         Ok(updater)
     }
 
+    /// Takes the next step, if it is this process's own to take. Whether there is another at once. For whoever runs an updater
+    /// without [`serve`].
+    pub fn turn(&mut self) -> bool {
+        self.work(now()) == Pause::None
+    }
+
+    /// Answers a request as over the socket, of a courier.
+    pub fn ask(&mut self, request: vigil_wire::Request, blob: &[u8]) -> vigil_wire::Response {
+        self.answer(request, blob, request::Asker { peer: 0, is_root: false }).0
+    }
+
     /// What the bootloader will choose from. Damage is told once.
     fn read_boot(&mut self) -> io::Result<Reading> {
         let reading = self.boot.read()?;

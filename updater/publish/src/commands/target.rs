@@ -46,6 +46,7 @@ pub(super) fn add_release(add: AddRelease, now: Timestamp) -> Result<Said> {
         allow_lower: add.allow_lower,
         level: add.level,
         format: add.format,
+        chunking: None,
         patches: add.patches,
     };
     let added = release::add(&mut repository, &release)?;
