@@ -152,7 +152,18 @@ fn measure(
     let published = bench.publish()?;
     let installs = [Case::Identical, Case::Unknown, Case::Known]
         .into_iter()
-        .map(|case| bench.install(case))
+        .map(|case| {
+            let installed = bench.install(case)?;
+            // What was measured so far is known even if the rest takes too long.
+            eprintln!(
+                "{}: {} bytes on the wire, {} planned, {:.0} s",
+                case.name(),
+                installed.wire_bytes,
+                installed.planned(),
+                installed.seconds
+            );
+            Ok(installed)
+        })
         .collect::<anyhow::Result<_>>()?;
     let peers =
         if arguments.without_peers { Peers::default() } else { peers::measure(directory.path(), old, new)? };

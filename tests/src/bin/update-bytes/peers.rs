@@ -77,6 +77,7 @@ fn stream(arguments: &[&str], file: &Path) -> anyhow::Result<Peer> {
     let mut output = child.stdout.take().context("zstd has no output")?;
     let bytes = std::io::copy(&mut output, &mut std::io::sink())?;
     ensure!(child.wait()?.success(), "zstd failed");
+    eprintln!("{bytes} bytes");
     Ok(Peer { name: String::new(), bytes, made: begun.elapsed().as_secs_f64(), fetched: None })
 }
 
@@ -170,6 +171,7 @@ fn casync(directory: &Path, kib: u32, old: &Path, new: &Path) -> anyhow::Result<
         .map(|(_, bytes)| bytes)
         .sum();
     let bytes = lacking + index.metadata()?.len();
+    eprintln!("{bytes} bytes");
     for which in ["old", "new"] {
         std::fs::remove_dir_all(store(which))?;
     }
@@ -212,6 +214,7 @@ fn bita(directory: &Path, kib: u32, old: &Path, new: &Path) -> anyhow::Result<Pe
         .arg(format!("{}new.cba", server.url()))
         .arg(&output))?;
     let bytes = server.take_wire_bytes();
+    eprintln!("{bytes} bytes");
     let length = new.metadata()?.len();
     ensure!(image::sha256(&output, length)? == image::sha256(new, length)?, "bita's clone is not the image");
     std::fs::remove_file(&output)?;
