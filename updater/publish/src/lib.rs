@@ -12,6 +12,7 @@ pub mod keyring;
 pub mod keys;
 pub mod operators;
 pub mod passphrase;
+pub mod prune;
 pub mod public;
 pub mod published;
 pub mod release;

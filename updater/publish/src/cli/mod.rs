@@ -322,6 +322,23 @@ pub(crate) struct SetOperators {
 pub(crate) enum ReleaseCommand {
     /// Publish a release
     Add(AddRelease),
+    /// Take patches that start from old releases out of the manifests, and remove the blobs that then nothing names
+    Prune(Prune),
+}
+
+#[derive(Args)]
+pub(crate) struct Prune {
+    #[command(flatten)]
+    pub(crate) publish: Publish,
+    /// The product whose patches are pruned
+    #[arg(long)]
+    pub(crate) product: String,
+    /// Patches that start from one of the N newest releases stay
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub(crate) keep: usize,
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args)]

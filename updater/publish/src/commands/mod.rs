@@ -61,6 +61,7 @@ pub(crate) fn run(command: Command, json: bool, now: Timestamp) -> Result<Said> 
         }
         Command::Operators(OperatorsCommand::Set(set)) => target::set_operators(set, now),
         Command::Release(ReleaseCommand::Add(add)) => target::add_release(add, now),
+        Command::Release(ReleaseCommand::Prune(prune)) => target::prune(&prune, now),
         Command::Add { publish, target, file } => target::add(&publish, &target, &file, now),
         Command::Remove { publish, target } => target::remove(&publish, &target, now),
         Command::Sign(sign) => ceremony::sign(sign, json, now),

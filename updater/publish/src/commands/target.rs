@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use serde_json::json;
 use vigil_protocol::operators::Operators;
 use vigil_publish::release::Release;
-use vigil_publish::{operators, release};
+use vigil_publish::repository::Repository;
+use vigil_publish::{operators, prune, release};
 use vigil_updater::release::{InstallPolicy, target_name};
 
 use super::{Said, said};
-use crate::cli::{AddRelease, Policy, Publish, SetOperators};
+use crate::cli::{AddRelease, Policy, Prune, Publish, SetOperators};
 
 pub(super) fn set_operators(set: SetOperators, now: Timestamp) -> Result<Said> {
     let SetOperators { publish, tenant, operator, threshold, file, list_days } = set;
@@ -63,6 +64,41 @@ pub(super) fn add_release(add: AddRelease, now: Timestamp) -> Result<Said> {
     }
     let value = json!({"target": added.target, "manifest": added.manifest, "unchanged": added.unchanged});
     Ok(said(&repository, &outcome, text, value))
+}
+
+pub(super) fn prune(prune: &Prune, now: Timestamp) -> Result<Said> {
+    let Prune { publish, product, keep, dry_run } = prune;
+    let (patches, outcome, repository) = if *dry_run {
+        let place = &publish.change.place;
+        let mut repository = Repository::open_to_read(&place.repo, place.staged.as_deref())?;
+        (prune::patches(&mut repository, product, *keep, true)?, None, repository)
+    } else {
+        let (mut repository, ring) = publish.open(&[&target_name(product, "0.0.0")])?;
+        let patches = prune::patches(&mut repository, product, *keep, false)?;
+        let outcome = repository.settle(&ring, now)?;
+        (patches, Some(outcome), repository)
+    };
+    // What waits for signatures is named by what is published still, and stays.
+    let blobs = prune::unnamed(&repository, if *dry_run { &patches } else { &[] })?;
+    let freed: u64 = blobs.iter().map(|blob| blob.bytes).sum();
+    if !dry_run {
+        prune::remove(&blobs)?;
+    }
+    let mut text = String::new();
+    for patch in &patches {
+        let _ = writeln!(
+            text,
+            "{}: {} from {:.12}, {} bytes",
+            patch.target, patch.image, patch.from, patch.bytes
+        );
+    }
+    let done = if *dry_run { "Would remove" } else { "Removed" };
+    let _ = write!(text, "{done} {} patches and {} blobs of {freed} bytes.", patches.len(), blobs.len());
+    let value = json!({"dry_run": dry_run, "patches": patches, "blobs": blobs, "freed_bytes": freed});
+    Ok(match outcome {
+        Some(outcome) => said(&repository, &outcome, text, value),
+        None => (text, value),
+    })
 }
 
 pub(super) fn add(publish: &Publish, target: &str, path: &Path, now: Timestamp) -> Result<Said> {

@@ -113,6 +113,62 @@ fn a_patch_is_made_from_the_release_before_which_is_put_together_from_the_reposi
     assert_eq!(none["manifest"]["images"][0]["patches"], serde_json::Value::Null);
 }
 
+/// Three releases of the same sources, each with a patch from the one before.
+fn three_releases(desk: &Desk) {
+    let mut image = desk.write_image(1);
+    for (version, sequence) in [("2.0.0", "20"), ("3.0.0", "30"), ("4.0.0", "40")] {
+        std::fs::write(desk.path("image"), &image).unwrap();
+        desk.good(&Desk::release_arguments(version, sequence));
+        image.iter_mut().step_by(997).for_each(|byte| *byte ^= 1 + version.as_bytes()[0]);
+    }
+}
+
+fn prune<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["release", "prune", "--repo", "repo", "--keys", "keys", "--product", "bar"][..], more].concat()
+}
+
+#[test]
+fn pruning_takes_patches_from_old_releases_away_and_nothing_that_a_manifest_names() {
+    let desk = Desk::new();
+    three_releases(&desk);
+    let blobs = desk.blobs();
+    // One that nothing names, and a file that is no blob.
+    std::fs::write(desk.path("repo/blobs").join("0".repeat(64)), "stray").unwrap();
+    std::fs::write(desk.path("repo/blobs/README"), "somebody's").unwrap();
+
+    let seen = desk.good(&prune(&["--keep", "2", "--dry-run"]));
+    assert_eq!((seen["patches"].as_array().unwrap().len(), seen["blobs"].as_array().unwrap().len()), (1, 3));
+    assert_eq!(desk.blobs().len(), blobs.len() + 2, "a dry run removes nothing");
+
+    let done = desk.good(&prune(&["--keep", "2"]));
+    assert_eq!(done["patches"], seen["patches"]);
+    assert_eq!(done["freed_bytes"], seen["freed_bytes"]);
+    // The index and the frames of the patch from 2.0.0 are gone; the somebody's file is not.
+    assert_eq!(desk.blobs().len(), blobs.len() - 2 + 1);
+    let patches = |version: &str| {
+        let manifest = Manifest::parse(&desk.target(&format!("releases/bar/{version}.json"))).unwrap();
+        manifest.images[0].patches.len()
+    };
+    assert_eq!((patches("3.0.0"), patches("4.0.0")), (0, 1));
+    desk.good(&["verify", "--repo", "repo"]);
+    assert_eq!(desk.good(&prune(&["--keep", "2"]))["patches"], serde_json::json!([]));
+}
+
+#[test]
+fn what_waits_for_a_signature_is_pruned_when_it_is_signed() {
+    let desk = Desk::new();
+    three_releases(&desk);
+    let blobs = desk.blobs();
+    std::fs::rename(desk.path("keys/targets.pem"), desk.path("targets.pem")).unwrap();
+    let waiting = desk.good(&prune(&["--keep", "1", "--stage"]));
+    assert_eq!((&waiting["published"], &waiting["blobs"]), (&Value::Bool(false), &serde_json::json!([])));
+    assert_eq!(desk.blobs(), blobs);
+    std::fs::rename(desk.path("targets.pem"), desk.path("keys/targets.pem")).unwrap();
+    desk.good(&["sign", "--repo", "repo", "--keys", "keys"]);
+    assert_eq!(desk.good(&prune(&["--keep", "1"]))["blobs"].as_array().unwrap().len(), 4);
+    desk.good(&["verify", "--repo", "repo"]);
+}
+
 #[test]
 fn a_version_is_never_published_twice_with_other_content() {
     let desk = Desk::new();
