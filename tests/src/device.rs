@@ -26,6 +26,8 @@ pub struct Options {
     pub broker: String,
     /// Lines for `[health]`.
     pub health: String,
+    /// Where it fetches from before it asks the vendor's own server.
+    pub mirrors: Vec<String>,
     /// How often it looks for releases.
     pub refresh_interval: String,
     /// More sections for vigil.toml.
@@ -67,6 +69,7 @@ impl Options {
                 pki.ca()
             ),
             health: "interval = \"2s\"\n".to_owned(),
+            mirrors: Vec::new(),
             refresh_interval: "10s".to_owned(),
             more: String::new(),
             slot_bytes: 96 << 20,
@@ -145,11 +148,17 @@ impl Device {
     }
 
     fn write_agent_config(&self, vendor: &Vendor) -> anyhow::Result<()> {
+        let own = vendor.files.url();
+        let mut repository = format!("url = {own:?}");
+        if let Some((first, others)) = self.options.mirrors.split_first() {
+            let others: Vec<_> = others.iter().chain([&own]).collect();
+            repository = format!("url = {first:?}\nmirrors = {others:?}");
+        }
         let text = format!(
             "[device]\nid = {:?}\ntenant = {TENANT:?}\nproduct = {:?}\ngroups = [\"lobby\"]\n\n\
              [paths]\nstate = {:?}\nrun = {:?}\nupdater_socket = {:?}\n\n[broker]\n{}\n\
              [health]\n{}\n\
-             [repository]\nurl = {:?}\nrefresh_interval = {:?}\ntimeout = \"3s\"\n\n{}\n",
+             [repository]\n{repository}\nrefresh_interval = {:?}\ntimeout = \"3s\"\n\n{}\n",
             self.options.id,
             self.options.product,
             self.disk.join("data"),
@@ -157,7 +166,6 @@ impl Device {
             self.updater_socket(),
             self.options.broker,
             self.options.health,
-            vendor.files.url(),
             self.options.refresh_interval,
             self.options.more,
         );

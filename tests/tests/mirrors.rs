@@ -1,14 +1,14 @@
 //! Mirrors and links as they are: a proxy that ignores ranges, one that refuses them, a link that breaks, a process
 //! that is killed. What was written is not fetched again.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde_json::Value;
 use vigil_tests::courier::Courier;
 use vigil_tests::device::Daemon;
-use vigil_tests::files::Fault;
+use vigil_tests::files::{Fault, FileServer};
 use vigil_tests::image::{self, SOUND};
 use vigil_tests::room::{LIMIT, Room};
-use vigil_tests::wait_for;
+use vigil_tests::{free_port, wait_for};
 
 const VERSION: &str = "2.0.0";
 /// An image of so many frames.
@@ -23,15 +23,19 @@ fn room() -> anyhow::Result<(Room, String)> {
 /// The same of either format.
 fn room_with(format: &str) -> anyhow::Result<(Room, String)> {
     let mut room = Room::alone("")?;
-    let path = room.directory.path().join("2.0.0.img");
-    image::build(&path, VERSION, SOUND, FRAMES * FRAME_BYTES)?;
-    room.vendor.release_with(VERSION, 2, &path, "automatic", &["--format", format])?;
-    let blobs = std::fs::read_dir(room.vendor.repository().join("blobs"))?.flatten();
-    let largest = blobs.max_by_key(|entry| entry.metadata().map_or(0, |metadata| metadata.len()));
-    let frames = largest.map(|entry| entry.file_name().to_string_lossy().into_owned()).unwrap_or_default();
+    let frames = release(&room, format)?;
     room.device.power_on()?;
     room.wait("the first refresh", |status| status["trust"]["refreshed_at"].is_number().then_some(()))?;
     Ok((room, frames))
+}
+
+/// Publishes the release; gives back the path of its frames.
+fn release(room: &Room, format: &str) -> anyhow::Result<String> {
+    let path = room.directory.path().join("2.0.0.img");
+    image::build(&path, VERSION, SOUND, FRAMES * FRAME_BYTES)?;
+    let added = room.vendor.release_with(VERSION, 2, &path, "automatic", &["--format", format])?;
+    let frames = added["manifest"]["images"][0]["frames"]["sha256"].as_str();
+    Ok(frames.context("the release has no frames")?.to_owned())
 }
 
 fn order(room: &Room) -> anyhow::Result<()> {
@@ -111,5 +115,41 @@ fn an_updater_that_is_killed_in_the_middle_goes_on_where_it_was() -> anyhow::Res
     ensure!(update["state"] == "confirmed", "{update}");
     let (bytes, all) = served(&room, &frames)?;
     ensure!(bytes <= all + 2 * FRAME_BYTES, "{bytes} bytes were fetched for {all}");
+    Ok(())
+}
+
+#[test]
+fn a_mirror_that_fails_in_the_middle_is_left_for_the_next() -> anyhow::Result<()> {
+    for fault in [Fault::Break, Fault::Missing, Fault::Garbage, Fault::Unavailable] {
+        let directory = tempfile::tempdir()?;
+        let mirror = FileServer::start(directory.path().join("repo"))?;
+        let mut room = Room::elsewhere(|options| options.mirrors = vec![mirror.url()])?;
+        std::os::unix::fs::symlink(room.vendor.repository(), directory.path().join("repo"))?;
+        let frames = release(&room, "2")?;
+        room.device.power_on()?;
+        room.wait("the first refresh", |status| status["trust"]["refreshed_at"].is_number().then_some(()))?;
+        ensure!(room.vendor.files.take_served().is_empty(), "the first one works, and another was asked");
+        mirror.misbehave(&frames, fault.clone());
+        order(&room)?;
+        let update = end(&mut room)?;
+        ensure!(update["state"] == "confirmed", "{fault:?}: {update}");
+        let (bytes, all) = served(&room, &frames)?;
+        ensure!(bytes > 0 && bytes <= all, "{fault:?}: {bytes} of {all} bytes came from the next");
+        // One that went on where the other broke off fetched the rest only.
+        ensure!(fault != Fault::Break || bytes < all, "{bytes} of {all} bytes came from the next");
+    }
+    Ok(())
+}
+
+#[test]
+fn with_a_dead_mirror_first_a_release_is_installed() -> anyhow::Result<()> {
+    let dead = format!("http://127.0.0.1:{}/", free_port()?);
+    let mut room = Room::elsewhere(|options| options.mirrors = vec![dead])?;
+    release(&room, "2")?;
+    room.device.power_on()?;
+    room.wait("the first refresh", |status| status["trust"]["refreshed_at"].is_number().then_some(()))?;
+    order(&room)?;
+    let update = end(&mut room)?;
+    ensure!(update["state"] == "confirmed", "{update}");
     Ok(())
 }

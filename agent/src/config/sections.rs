@@ -250,6 +250,9 @@ pub struct Repository {
     /// Without it there are no updates.
     #[serde(deserialize_with = "values::repository_url", serialize_with = "values::url_text")]
     pub url: Option<Url>,
+    /// The same files elsewhere: asked in this order when one does not answer, breaks off or lacks a file.
+    #[serde(deserialize_with = "values::mirrors", serialize_with = "values::urls_text")]
+    pub mirrors: Vec<Url>,
     /// PEM certificates to trust instead of the system's roots.
     #[serde(deserialize_with = "values::optional_path")]
     pub ca_file: Option<PathBuf>,
@@ -268,6 +271,7 @@ impl Default for Repository {
     fn default() -> Self {
         Self {
             url: None,
+            mirrors: Vec::new(),
             ca_file: None,
             refresh_interval: seconds::<{ 6 * HOUR }>(),
             timeout: seconds::<30>(),

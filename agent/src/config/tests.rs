@@ -120,6 +120,14 @@ fn a_problem_names_file_line_and_what_would_be_right() {
             "/vigil.toml:8: url = \"ftp://x/\": must be \"https://host/path/\"",
         ),
         (
+            "[repository]\nmirrors = [\"https://a/\", \"https://user@b/\"]",
+            "must be \"https://host/path/\" without user",
+        ),
+        (
+            "[repository]\nmirrors = [\"http://a\", \"http://b\", \"http://c\", \"http://d\", \"http://e\"]",
+            "must be 4 addresses at most",
+        ),
+        (
             "[[network.partners]]\nname = \"a\"\nhost = \"x:443\"",
             "/vigil.toml:9: host = \"x:443\": must be a host name",
         ),

@@ -17,6 +17,8 @@ pub(super) fn seconds<const SECONDS: u64>() -> std::time::Duration {
     std::time::Duration::from_secs(SECONDS)
 }
 
+/// More mirrors than any repository has; a file that is nowhere is asked for at each.
+const MIRRORS: usize = 4;
 /// More groups than any room is in; commands to each are a subscription.
 const GROUPS: usize = 32;
 
@@ -373,8 +375,20 @@ pub(super) fn optional_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option
 }
 
 pub(super) fn repository_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Url>, D::Error> {
-    let text = String::deserialize(from)?;
-    let url = Url::parse(&text).ok().filter(|url| {
+    repository(&String::deserialize(from)?).map(Some)
+}
+
+/// Mirrors of a repository.
+pub(super) fn mirrors<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Url>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    if texts.len() > MIRRORS {
+        return Err(D::Error::custom(format!("must be {MIRRORS} addresses at most")));
+    }
+    texts.iter().map(|text| repository(text)).collect()
+}
+
+fn repository<E: Error>(text: &str) -> Result<Url, E> {
+    let url = Url::parse(text).ok().filter(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.host_str().is_some()
             && url.username().is_empty()
@@ -383,17 +397,21 @@ pub(super) fn repository_url<'de, D: Deserializer<'de>>(from: D) -> Result<Optio
             && url.fragment().is_none()
     });
     let Some(mut url) = url else {
-        return Err(D::Error::custom("must be \"https://host/path/\" without user, password, '?' or '#'"));
+        return Err(E::custom("must be \"https://host/path/\" without user, password, '?' or '#'"));
     };
     // Without the slash, `Url::join` would replace the last level instead of descending from it.
     if !url.path().ends_with('/') {
         url.set_path(&format!("{}/", url.path()));
     }
-    Ok(Some(url))
+    Ok(url)
 }
 
 // Serde hands over a reference to the field, whatever it is.
 #[allow(clippy::ref_option)]
 pub(super) fn url_text<S: Serializer>(url: &Option<Url>, to: S) -> Result<S::Ok, S::Error> {
     url.as_ref().map(Url::as_str).serialize(to)
+}
+
+pub(super) fn urls_text<S: Serializer>(urls: &[Url], to: S) -> Result<S::Ok, S::Error> {
+    urls.iter().map(Url::as_str).collect::<Vec<_>>().serialize(to)
 }

@@ -428,7 +428,8 @@ impl Daemon {
 fn start_courier(config: &Config, events: &Store, asks: mpsc::Receiver<Ask>, news: mpsc::Sender<News>) {
     let repository = &config.repository;
     let fetcher = repository.url.clone().and_then(|url| {
-        Fetcher::new(url, repository.ca_file.as_deref(), repository.timeout)
+        let bases = std::iter::once(url).chain(repository.mirrors.iter().cloned()).collect();
+        Fetcher::new(bases, repository.ca_file.as_deref(), repository.timeout)
             .inspect_err(|error| warn!(%error, "no repository: updates and operators cannot be fetched"))
             .ok()
     });

@@ -68,6 +68,8 @@ pub enum News {
 struct Courier {
     options: CourierOptions,
     fetcher: Option<Fetcher>,
+    /// What was brought last, whole: a path and an offset.
+    brought: Option<(String, u64)>,
     news: mpsc::Sender<News>,
     contact: Option<Contact>,
     refresh_at: Instant,
@@ -96,6 +98,7 @@ pub async fn run(
         begun: Instant::now(),
         options,
         fetcher,
+        brought: None,
         news,
         contact: None,
         refresh_at: Instant::now(),
@@ -233,7 +236,20 @@ impl Courier {
             let trouble = Trouble { range: false, message: "[repository] url is not set".to_owned() };
             return self.feed_trouble(client, need, 0, Fetch::Failed, trouble).await;
         };
+        if self.brought.take() == Some((need.path.clone(), need.offset)) {
+            // It came whole and is wanted once more: what that mirror sent was not what was signed.
+            fetcher.fail_over();
+        }
         let result = self.stream(client, &mut fetcher, need).await;
+        match &result {
+            // The timestamp is looked at again and again.
+            Ok(()) if !need.path.ends_with("timestamp.json") => {
+                self.brought = Some((need.path.clone(), need.offset));
+            }
+            // It goes on with the rest elsewhere.
+            Err(Broken::Fetch(received, _)) if *received > 0 => fetcher.fail_over(),
+            _ => {}
+        }
         self.fetcher = Some(fetcher);
         match result {
             Ok(()) => Ok(()),

@@ -1,4 +1,5 @@
-//! Fetches files of the repository: plain HTTP/1.1, one connection kept open, ranges where they are asked for.
+//! Fetches files of the repository: plain HTTP/1.1, one connection kept open, ranges where they are asked for. Where there
+//! are mirrors, from the one that served last, and from the next when that one fails.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,7 +39,9 @@ pub enum FetchError {
 
 /// The client.
 pub struct Fetcher {
-    base: Url,
+    bases: Vec<Url>,
+    /// Which of them is asked first.
+    current: usize,
     tls: Option<Arc<ClientConfig>>,
     stall: Duration,
     connection: Option<SendRequest<Empty<Bytes>>>,
@@ -53,24 +56,58 @@ pub struct Download {
 }
 
 impl Fetcher {
-    /// `base` is where `metadata/`, `targets/` and `blobs/` lie.
-    pub fn new(mut base: Url, ca_file: Option<&Path>, stall: Duration) -> std::io::Result<Self> {
-        if !base.path().ends_with('/') {
-            base.set_path(&format!("{}/", base.path()));
-        }
-        let tls = if base.scheme() == "https" { Some(crate::tls::client(ca_file, None)?) } else { None };
-        Ok(Self { base, tls, stall, connection: None })
+    /// Under each of `bases` lie the same `metadata/`, `targets/` and `blobs/`. There is one at least.
+    pub fn new(bases: Vec<Url>, ca_file: Option<&Path>, stall: Duration) -> std::io::Result<Self> {
+        let has_tls = bases.iter().any(|base| base.scheme() == "https");
+        let tls = if has_tls { Some(crate::tls::client(ca_file, None)?) } else { None };
+        Ok(Self { bases, current: 0, tls, stall, connection: None })
     }
 
-    /// Begins to fetch `path` from `offset` on. `length` is how much will be read at most, if it is known exactly.
+    /// What is asked first has not served well: the next one is, from now on.
+    pub fn fail_over(&mut self) {
+        self.turn_to((self.current + 1) % self.bases.len().max(1));
+    }
+
+    fn turn_to(&mut self, base: usize) {
+        if base != self.current {
+            self.current = base;
+            self.connection = None;
+        }
+    }
+
+    /// Begins to fetch `path` from `offset` on, from the first that has it. `length` is how much will be read at most, if
+    /// it is known exactly.
     pub async fn get(
         &mut self,
         path: &str,
         offset: u64,
         length: Option<u64>,
     ) -> Result<Download, FetchError> {
+        let first = self.current;
+        let mut result = self.get_from_current(path, offset, length).await;
+        for _ in 1..self.bases.len() {
+            if result.is_ok() {
+                return result;
+            }
+            self.fail_over();
+            // If all fail, the failure of the one that usually serves is told: that one is to be mended.
+            result = self.get_from_current(path, offset, length).await.or(result);
+        }
+        if result.is_err() {
+            self.turn_to(first);
+        }
+        result
+    }
+
+    async fn get_from_current(
+        &mut self,
+        path: &str,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<Download, FetchError> {
         let error = |what: &dyn std::fmt::Display| FetchError::Connection(path.to_owned(), what.to_string());
-        let url = self.base.join(path).map_err(|what| error(&what))?;
+        let base = self.bases.get(self.current).ok_or_else(|| error(&"there is no repository"))?;
+        let url = base.join(path).map_err(|what| error(&what))?;
         // The server may have closed a kept connection meanwhile: that is no failure yet.
         let mut kept = None;
         if let Some(mut connection) = self.connection.take()
@@ -108,7 +145,7 @@ impl Fetcher {
         let port = url.port_or_known_default().unwrap_or(80);
         let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
         tcp.set_nodelay(true)?;
-        let sender = if let Some(tls) = &self.tls {
+        let sender = if let Some(tls) = self.tls.as_ref().filter(|_| url.scheme() == "https") {
             let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
             let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await?;
             let (sender, connection) = handshake(TokioIo::new(stream)).await?;

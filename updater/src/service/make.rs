@@ -181,11 +181,14 @@ impl Updater {
         Ok(())
     }
 
-    /// Has other frames fetched if those that are planned do not bring all that is lacking. Whether it was so.
+    /// Has other frames fetched if those that are planned do not bring all that is lacking, and none if nothing is: what
+    /// nobody has a map of may be here all the same. Whether it was so.
     fn reroute_if_short(&mut self, now: Now) -> io::Result<bool> {
         let Some(making) = &self.making else { return Ok(true) };
         let lacks = making.lacks();
-        let brings: Vec<bool> = match self.way(making.image, making.number) {
+        let way = self.way(making.image, making.number);
+        let is_needless = !lacks.contains(&true) && way != Some(&Way::Local);
+        let brings: Vec<bool> = match way {
             Some(Way::Patch) => {
                 self.patch(making.image, making.number).map_or(vec![], |patch| patch.chunks.clone())
             }
@@ -199,11 +202,11 @@ impl Updater {
             _ => vec![],
         };
         let is_short = lacks.iter().enumerate().any(|(at, lacks)| *lacks && brings.get(at) != Some(&true));
-        if is_short {
+        if is_short || is_needless {
             let frames = frames_for(&making.leaf, &lacks);
             self.reroute(now, frames)?;
         }
-        Ok(is_short)
+        Ok(is_short || is_needless)
     }
 
     /// Makes a unit of what the device has.

@@ -145,6 +145,25 @@ fn a_patch_that_does_not_fit_any_more_and_is_not_needed_is_done_without() {
     .unwrap();
 }
 
+#[test]
+fn frames_that_are_not_needed_are_done_without() {
+    install(&Case {
+        old: vec![Piece::Words(1, 500_000)],
+        edits: vec![Edit::Overwrite(27_689, Piece::Words(2, 16_384))],
+        chunking: Chunking::Aligned(16_384),
+        patches: 0,
+        // All that the frames bring is here, in the first half, and no map says so.
+        before: Before::Part,
+        maps: (false, false),
+        damage: vec![],
+        target_damage: vec![],
+        kills: vec![],
+        drops: vec![],
+        piece: 82_997,
+    })
+    .unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64),
