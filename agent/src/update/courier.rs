@@ -247,7 +247,7 @@ impl Courier {
                 self.brought = Some((need.path.clone(), need.offset));
             }
             // It goes on with the rest elsewhere.
-            Err(Broken::Fetch(received, _)) if *received > 0 => fetcher.fail_over(),
+            Err(Broken::Fetch(_, error)) if !matches!(error, FetchError::Missing(..)) => fetcher.fail_over(),
             _ => {}
         }
         self.fetcher = Some(fetcher);

@@ -83,19 +83,21 @@ impl Fetcher {
         offset: u64,
         length: Option<u64>,
     ) -> Result<Download, FetchError> {
-        let first = self.current;
         let mut result = self.get_from_current(path, offset, length).await;
+        let mut told = self.current;
         for _ in 1..self.bases.len() {
             if result.is_ok() {
                 return result;
             }
             self.fail_over();
-            // If all fail, the failure of the one that usually serves is told: that one is to be mended.
-            result = self.get_from_current(path, offset, length).await.or(result);
+            let next = self.get_from_current(path, offset, length).await;
+            // That a file is not there is an answer; that nobody answers is none.
+            let says_missing = |result: &Result<_, _>| matches!(result, Err(FetchError::Missing(..)));
+            if next.is_ok() || says_missing(&next) && !says_missing(&result) {
+                (result, told) = (next, self.current);
+            }
         }
-        if result.is_err() {
-            self.turn_to(first);
-        }
+        self.turn_to(told);
         result
     }
 

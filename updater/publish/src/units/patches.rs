@@ -29,6 +29,10 @@ const PLACES: usize = 16;
 const PIECE_BYTES: u64 = 16 * 1024;
 /// A piece that has fewer shingles in common is not worth its place in a device's memory.
 const SHINGLES_MIN: u32 = 3;
+/// Bytes of the old image that a frame is made with, at most: less than a device allows, so that its memory stays below 32 MB with
+/// the maps of large slots.
+const PREFIX_MOST: u64 = 6 << 20;
+const _: () = assert!(PREFIX_MOST <= PREFIX_BYTES as u64);
 const RANGES: usize = 512;
 
 /// Shingles of an old image, by their hash: the pieces they are in.
@@ -81,7 +85,7 @@ impl Similar {
         let mut heap: BinaryHeap<_> =
             of_piece.iter().map(|(piece, hashes)| (hashes.len() as u32, Reverse(*piece))).collect();
         while let Some((count, Reverse(piece))) = heap.pop() {
-            if count < SHINGLES_MIN || chosen.len() as u64 == u64::from(PREFIX_BYTES) / PIECE_BYTES {
+            if count < SHINGLES_MIN || chosen.len() as u64 == PREFIX_MOST / PIECE_BYTES {
                 break;
             }
             let hashes = &of_piece[&piece];
