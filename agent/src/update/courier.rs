@@ -68,8 +68,6 @@ pub enum News {
 struct Courier {
     options: CourierOptions,
     fetcher: Option<Fetcher>,
-    /// What was brought last, whole: a path and an offset.
-    brought: Option<(String, u64)>,
     news: mpsc::Sender<News>,
     contact: Option<Contact>,
     refresh_at: Instant,
@@ -98,7 +96,6 @@ pub async fn run(
         begun: Instant::now(),
         options,
         fetcher,
-        brought: None,
         news,
         contact: None,
         refresh_at: Instant::now(),
@@ -236,18 +233,12 @@ impl Courier {
             let trouble = Trouble { range: false, message: "[repository] url is not set".to_owned() };
             return self.feed_trouble(client, need, 0, Fetch::Failed, trouble).await;
         };
-        if self.brought.take() == Some((need.path.clone(), need.offset)) {
-            // It came whole and is wanted once more: what that mirror sent was not what was signed.
-            fetcher.fail_over();
-        }
         let result = self.stream(client, &mut fetcher, need).await;
         match &result {
-            // The timestamp is looked at again and again.
-            Ok(()) if !need.path.ends_with("timestamp.json") => {
-                self.brought = Some((need.path.clone(), need.offset));
-            }
             // It goes on with the rest elsewhere.
             Err(Broken::Fetch(_, error)) if !matches!(error, FetchError::Missing(..)) => fetcher.fail_over(),
+            // What came was not what was signed, or is out of date.
+            Err(Broken::Client(ClientError::Refused { .. })) => fetcher.fail_over(),
             _ => {}
         }
         self.fetcher = Some(fetcher);
