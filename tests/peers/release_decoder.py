@@ -36,6 +36,9 @@ FRAMES = 1_024
 PATCH_INDEX_BYTES = 4 * MIB
 RANGES = 512
 RANGES_BYTES = 8 * MIB
+UNPACKED_BYTES = 8 * MIB
+PACKED_BYTES = 256 * KIB
+BLOCKS = 4_096
 MANIFEST_BYTES = 64 * KIB
 WINDOW_BYTES = 16 * MIB
 
@@ -297,39 +300,90 @@ class PatchFrame:
     at: int
     bytes: int
     sha256: bytes
-    ranges: list[tuple[int, int]]
+    ranges: list[tuple[int, int, int]]
     prefix_sha256: bytes
     holds: list[int]
+    blocks: list[tuple[int, int, int]]
 
 
-def parse_patch(content: bytes, index: Index, old_bytes: int, frames_bytes: int) -> dict[int, PatchFrame]:
+def zstd_version() -> int:
+    major, minor, patch = zstandard.ZSTD_VERSION
+    return (major * 100 + minor) * 100 + patch
+
+
+def parse_patch(content: bytes, index: Index, old_bytes: int, frames_bytes: int) -> tuple[int, dict[int, PatchFrame]]:
+    """The level of packed blocks, 0 if there are none, and the frames by their units."""
     reader = Reader(content, "the patch's index")
-    check(reader.take(4) == b"VIGP" and reader.number(4) == 1, "this is no patch's index")
+    check(reader.take(4) == b"VIGP", "this is no patch's index")
+    version, count, level = reader.number(4), reader.number(4), 0
+    check(version in (1, 2), "the patch's index has an unknown version")
+    if version == 2:
+        packs, level = reader.number(4), reader.number(4)
+        check(packs == zstd_version(), f"blocks are packed by zstd {packs}, and this is {zstd_version()}")
+        check(1 <= level <= 19, "blocks are packed with an impossible level")
     frames, at, before = {}, 0, -1
-    for _ in range(reader.number(4)):
+    for _ in range(count):
         number, size, hash_, count = reader.number(4), reader.number(4), reader.take(32), reader.number(4)
         check(before < number < len(index.units), "a patch's frames are not in the units' order")
         check(0 < size <= most_compressed(index.units[number].bytes), "a patch's frame has an impossible length")
         check(count <= RANGES, "a patch's frame has too many ranges")
-        ranges = [(reader.number(8), reader.number(4)) for _ in range(count)]
-        check(sum(length for _, length in ranges) <= RANGES_BYTES, "a patch's ranges are too long")
-        check(all(begin + length <= old_bytes for begin, length in ranges), "a range is not in the old image")
+        ranges = [
+            (reader.number(8), reader.number(4), reader.number(4) if version == 2 else 0) for _ in range(count)
+        ]
+        check(sum(length for _, length, _ in ranges) <= RANGES_BYTES, "a patch's ranges are too long")
+        check(sum(unpacked or length for _, length, unpacked in ranges) <= RANGES_BYTES, "a patch's prefix is too long")
+        check(all(unpacked <= PACKED_BYTES for _, _, unpacked in ranges), "a range unpacks to too much")
+        check(all(begin + length <= old_bytes for begin, length, _ in ranges), "a range is not in the old image")
         half = reader.take(16)
-        frames[number] = PatchFrame(at, size, hash_, ranges, half, reader.bits(1, index.units[number].chunks))
+        holds, blocks = reader.bits(1, index.units[number].chunks), []
+        if version == 2:
+            count = reader.number(4)
+            check(count <= BLOCKS, "a patch's frame has too many packed blocks")
+            blocks = [(reader.number(4), reader.number(4), reader.number(4)) for _ in range(count)]
+            right = all(0 < unpacked <= PACKED_BYTES and packed > 0 for _, unpacked, packed in blocks)
+            check(right, "a packed block has an impossible length")
+            in_unit = sum(raw + packed for raw, _, packed in blocks)
+            check(in_unit <= index.units[number].bytes, "packed blocks are more than their unit")
+            check(sum(unpacked for _, unpacked, _ in blocks) <= UNPACKED_BYTES, "packed blocks unpack to too much")
+        frames[number] = PatchFrame(at, size, hash_, ranges, half, holds, blocks)
         at, before = at + size, number
     reader.end()
     check(at == frames_bytes, "the patch's frames have other bytes than its index says")
-    return frames
+    return level, frames
+
+
+def unpacked_ranges(frame: PatchFrame, ranges: bytes) -> bytes:
+    """The prefix of a patch's frame: of the old image's ranges those that are packed are unpacked."""
+    prefix, at = b"", 0
+    for _, length, unpacked in frame.ranges:
+        content = ranges[at : at + length]
+        prefix += decode(content, b"", unpacked, checksum=True) if unpacked else content
+        at += length
+    return prefix
+
+
+def packed_again(frame: PatchFrame, content: bytes, level: int) -> bytes:
+    """What a patch's frame decodes to, with its packed blocks packed."""
+    packer = zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False, write_dict_id=False)
+    result, at = b"", 0
+    for raw, unpacked, packed in frame.blocks:
+        result += content[at : at + raw]
+        block = packer.compress(content[at + raw : at + raw + unpacked])
+        check(len(block) == packed, "a block packs to another length")
+        result += block
+        at += raw + unpacked
+    return result + content[at:]
 
 
 # ------------------------------------------------------------------------------------------------ frames, old images
 
 
-def decode(frame: bytes, prefix: bytes, size: int) -> bytes:
+def decode(frame: bytes, prefix: bytes, size: int, checksum: bool = False) -> bytes:
     """Decodes one zstd frame of `size` bytes at most, behind a raw prefix."""
     try:
         parameters = zstandard.get_frame_parameters(frame)
-        check(parameters.dict_id == 0 and not parameters.has_checksum, "a frame has a dictionary, or a checksum")
+        right = parameters.dict_id == 0 and (checksum or not parameters.has_checksum)
+        check(right, "a frame has a dictionary, or a checksum")
         known = parameters.content_size != zstandard.CONTENTSIZE_UNKNOWN
         check(not known or parameters.content_size == size, "a frame decodes to another length")
         raw = zstandard.DICT_TYPE_RAWCONTENT
@@ -401,7 +455,7 @@ class Builder:
         index = part(repository, image["index"], "index").whole(28 + 80 * UNITS)
         self.index = parse_index(index, image["size"], self.leaves.size, self.frames.size)
         self.image = bytearray(image["size"])
-        self.old_chunks, self.patch, self.patch_frames = {}, {}, None
+        self.old_chunks, self.patch, self.patch_frames, self.level = {}, {}, None, 0
         if self.way in ("seed", "patch"):
             self.old_chunks = cut(self.old, self.index)
         if self.way == "patch":
@@ -413,7 +467,7 @@ class Builder:
             if (patch["from"], patch["from_size"]) == (sha256(self.old).hex(), len(self.old)):
                 self.patch_frames = part(repository, patch["frames"], "a patch's frames")
                 index = part(repository, patch["index"], "a patch's index").whole(PATCH_INDEX_BYTES)
-                self.patch = parse_patch(index, self.index, len(self.old), self.patch_frames.size)
+                self.level, self.patch = parse_patch(index, self.index, len(self.old), self.patch_frames.size)
                 return
         raise Refused("the release has no patch from the old image")
 
@@ -448,12 +502,17 @@ class Builder:
         if frame is not None:
             content = self.patch_frames.read(frame.at, frame.bytes)
             check(sha256(content) == frame.sha256, "a patch's frame has another hash")
-            prefix = b"".join(self.old[begin : begin + length] for begin, length in frame.ranges)
-            check(sha256(prefix)[:16] == frame.prefix_sha256, "the ranges of the old image have another hash")
+            ranges = b"".join(self.old[begin : begin + length] for begin, length, _ in frame.ranges)
+            check(sha256(ranges)[:16] == frame.prefix_sha256, "the ranges of the old image have another hash")
             held = [chunk for chunk, holds in zip(leaf.chunks, frame.holds) if holds]
             check(all(chunk.kind == DATA for chunk in held), "a patch's frame holds a chunk that is not data")
-            self.put(found, held, decode(content, prefix, sum(chunk.bytes for chunk in held)))
+            grown = sum(unpacked - packed for _, unpacked, packed in frame.blocks)
+            size = sum(chunk.bytes for chunk in held)
+            check(sum(raw + packed for raw, _, packed in frame.blocks) <= size, "packed blocks are not in their chunks")
+            content = decode(content, unpacked_ranges(frame, ranges), size + grown)
+            self.put(found, held, packed_again(frame, content, self.level))
             self.counts["patch_frames"] += 1
+            self.counts["packed_blocks"] += len(frame.blocks)
         if self.way == "whole" and leaf.whole is not None:
             self.put(found, leaf.whole.chunks, self.decode(leaf.whole, b""))
             self.counts["whole_frames"] += 1

@@ -3,8 +3,8 @@
 
     tests/peers/release_images.py VIGIL_PUBLISH
 
-The images hold files of this machine's Python, as they are (chunks are aligned) and compressed one by one (cut by
-content), with zeros, blocks that occur twice, a length that is no multiple of 4096, and a small one beside them. Exit code 0 if all images
+The images hold files of this machine's Python, as they are (chunks are aligned), compressed one by one (cut by
+content) and in blocks of zstd as squashfs has them (which patches unpack), with zeros, blocks that occur twice, a length that is no multiple of 4096, and a small one beside them. Exit code 0 if all images
 are the same to the byte and all damage is noticed, 1 if not, 2 on wrong usage.
 """
 
@@ -17,6 +17,8 @@ import tempfile
 import zlib
 from collections import Counter
 from pathlib import Path
+
+import zstandard
 
 import release_decoder as decoder
 
@@ -69,6 +71,13 @@ def compressed(content: list[bytes]) -> bytes:
     return b"".join(zlib.compress(file, 9) for file in content)
 
 
+def squashed(content: list[bytes]) -> bytes:
+    """As squashfs does it: blocks of files, each a zstd frame."""
+    packer = zstandard.ZstdCompressor(level=15)
+    blocks = (file[at : at + 128 * KIB] for file in content for at in range(0, len(file), 128 * KIB))
+    return b"".join(packer.compress(block) for block in blocks)
+
+
 def odd(noise: random.Random) -> bytes:
     """An image whose last byte would end a chunk before it, but is left untested: the last chunk's length is odd."""
     mean = 4 * KIB
@@ -92,6 +101,7 @@ def images() -> dict[str, tuple[bytes, bytes]]:
     text = b"".join(before)[: 500 * KIB]
     plain, repeated = laid_out(before), laid_out(after)
     packed, repacked = compressed(before), compressed(after)
+    blocks, other_blocks = squashed(before), squashed(after)
     return {
         "aligned": (
             plain[: 3 << 20] + bytes(300 * KIB) + plain[3 << 20 :],
@@ -100,6 +110,10 @@ def images() -> dict[str, tuple[bytes, bytes]]:
         "content": (
             packed + packed[: 500 * KIB] + noise.randbytes(4 << 20),
             repacked + bytes(200 * KIB) + noise.randbytes(5 << 20) + repacked[:1 << 20] + text,
+        ),
+        "packed": (
+            blocks + noise.randbytes(4 << 20),
+            other_blocks + bytes(200 * KIB) + noise.randbytes(5 << 20) + other_blocks[:1 << 20] + text,
         ),
     }
 
@@ -185,7 +199,8 @@ def distrust(case: Case, image: dict, content: bytes, old: bytes) -> None:
 
 
 def run(case: Case) -> None:
-    small = {"aligned": b"".join(files())[:50_001], "content": odd(random.Random(2))}
+    content = odd(random.Random(2))
+    small = {"aligned": b"".join(files())[:50_001], "content": content, "packed": content}
     for product, (before, after) in images().items():
         old, new = ({name: case.directory / f"{product}-{which}-{name}" for name in ("rootfs", "boot")} for which in "on")
         old["rootfs"].write_bytes(before)
@@ -198,7 +213,7 @@ def run(case: Case) -> None:
         case.release(product, 2, old, "--format", "2")
         released = case.release(product, 3, new, "--format", "2", "--patches", "1")
         image = released["images"][0]
-        content = product == "content"
+        content = product != "aligned"
 
         made = {way: case.rebuild(product, 3, way, new, {}) for way in ("plain", "whole")}
         made |= {way: case.rebuild(product, 3, way, new, old) for way in ("seed", "patch")}
@@ -218,6 +233,8 @@ def run(case: Case) -> None:
             check(made["patch"][part]["patch_frames"] > 0, f"{product}: no patch frame for {part} was read")
             check(made["patch"][part]["plain_frames"] == 0, f"{product}: the patch for {part} lacks chunks")
             check(made["itself"][part]["plain_frames"] == 0, f"{product}: {part} was cut otherwise")
+        packed = made["patch"]["rootfs"]["packed_blocks"]
+        check((packed > 0) == (product == "packed"), f"{product}: {packed} packed blocks")
         cut_as_described(case, product, image, after)
         distrust(case, image, after, before)
 

@@ -164,6 +164,22 @@ fn a_patch_starts_from_what_the_factory_wrote() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_patch_that_was_pruned_is_done_without_and_the_device_says_so() -> anyhow::Result<()> {
+    let mut updated = Updated::new()?;
+    for (version, sequence, pruned) in [("3.0.0", 3, "index"), ("4.0.0", 4, "frames")] {
+        let image = updated.publish(version, sequence, IMAGE_BYTES + (sequence << 20), "1")?;
+        let sha256 = image["patches"][0][pruned]["sha256"].as_str().context("there is no patch")?;
+        std::fs::remove_file(updated.room.vendor.repository().join("blobs").join(sha256))?;
+        updated.install(version)?;
+        ensure!(updated.served(&image["frames"]) > 0, "{version}: no frames were fetched");
+        let events = updated.events()?;
+        let missing = events.iter().filter(|event| *event == "patch.missing").count() as u64;
+        ensure!(missing == sequence - 2, "{version}: {events:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_has_changed_in_the_running_slot_is_fetched_instead() -> anyhow::Result<()> {
     for patches in ["0", "1"] {
         let mut updated = Updated::new()?;

@@ -61,6 +61,7 @@ fuzz_target!(|input: Input| {
             ranges: vec![],
             prefix_sha256: [0; 16],
             chunks,
+            blocks: vec![],
         }
     });
     let place = |at: u64| match input.chunks[at as usize].1 % 5 {

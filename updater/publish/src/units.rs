@@ -1,5 +1,6 @@
 //! The blobs of an image of format 2: index, leaves and frames. And patches, made with ranges of an image of before.
 
+mod packed;
 mod patches;
 
 use std::collections::HashMap;

@@ -243,6 +243,12 @@ impl Engine {
                 work.took_patch_index(image);
                 Ok(())
             }),
+            (State::Checking | State::Writing, Event::PatchForgone { image }) => {
+                self.on_survey(now, |work| {
+                    work.forgo_patch(image);
+                    Ok(())
+                })
+            }
             (State::Checking | State::Writing, Event::Planned { plan, ways }) => {
                 self.on_planned(now, plan, ways)
             }

@@ -250,6 +250,7 @@ mod tests {
             ranges: vec![],
             prefix_sha256: [0; 16],
             chunks: vec![true; chunks],
+            blocks: vec![],
         }
     }
 

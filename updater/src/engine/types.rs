@@ -239,6 +239,11 @@ pub enum Event {
         /// Image.
         image: usize,
     },
+    /// A patch that the manifest names cannot be used after all.
+    PatchForgone {
+        /// Image.
+        image: usize,
+    },
     /// Where everything will come from.
     Planned {
         /// For people.

@@ -158,6 +158,12 @@ impl Work {
         self.images[image].patch = None;
     }
 
+    /// What was to come from the patch is planned anew.
+    pub(super) fn forgo_patch(&mut self, image: usize) {
+        self.images[image].patch = None;
+        self.planned = false;
+    }
+
     pub(super) fn set_plan(&mut self, ways: Vec<Vec<Way>>) -> Result<(), String> {
         let fits = ways.len() == self.images.len()
             && ways.iter().zip(&self.images).all(|(ways, image)| ways.len() == image.done.len());

@@ -13,6 +13,26 @@ impl<'f> Vouched<'f> {
     pub fn new(bytes: &'f [u8], sha256: &[u8; 32]) -> Option<Self> {
         (Sha256::digest(bytes).as_slice() == sha256).then_some(Self(bytes))
     }
+
+    /// None when the SHA-256 of `bytes` has another first half.
+    pub fn by_half(bytes: &'f [u8], half: &[u8; 16]) -> Option<Self> {
+        (Sha256::digest(bytes)[..16] == *half).then_some(Self(bytes))
+    }
+
+    /// Parts that lie one behind the other, from the first byte on.
+    pub fn parts(self, lengths: impl Iterator<Item = u32>) -> impl Iterator<Item = Self> {
+        let mut rest = self.0;
+        lengths.map_while(move |length| {
+            let (part, behind) = rest.split_at_checked(length as usize)?;
+            rest = behind;
+            Some(Self(part))
+        })
+    }
+
+    /// The bytes.
+    pub fn bytes(self) -> &'f [u8] {
+        self.0
+    }
 }
 
 /// Decodes frames, one at a time.

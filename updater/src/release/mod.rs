@@ -6,6 +6,7 @@ mod decoder;
 mod index;
 mod leaf;
 mod manifest;
+pub mod packing;
 pub mod patch;
 
 pub use chunk::{
@@ -17,4 +18,5 @@ pub use leaf::{Chunk, Frame, Kind, LEAF_BYTES, Leaf, most_compressed};
 pub use manifest::{
     Image, InstallPolicy, MANIFEST_BYTES, Manifest, ManifestError, Part, PatchParts, blob_path, target_name,
 };
-pub use patch::{PATCH_INDEX_BYTES, PREFIX_BYTES, Patch};
+pub use packing::{Packer, Packing};
+pub use patch::{PATCH_INDEX_BYTES, PREFIX_BYTES, Patch, Patches};

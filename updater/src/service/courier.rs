@@ -275,7 +275,27 @@ impl Updater {
             let progress = self.trust.take(document, Fetched::Missing, now());
             return self.after_trust(progress, &open.need.path);
         }
-        self.fetch_failed(open, cause::FETCH_MISSING, &told(trouble, "it is not there"))
+        let patch = match &open.what {
+            What::PatchIndex { image, .. } => Some(*image),
+            What::Frames { expected, .. } => {
+                expected.front().filter(|frame| frame.is_of_patch()).map(|frame| frame.image)
+            }
+            _ => None,
+        };
+        let why = told(trouble, "it is not there");
+        match patch {
+            Some(image) => self.forgo_patch(image, &open.need.path, &why),
+            None => self.fetch_failed(open, cause::FETCH_MISSING, &why),
+        }
+    }
+
+    /// The publisher has pruned the patch since its manifest was fetched: the release's own frames bring the rest.
+    fn forgo_patch(&mut self, image: usize, path: &str, why: &str) -> io::Result<Response> {
+        self.settle()?;
+        self.note("patch.missing", &format!("{path}: {why}; going on without the patch"));
+        self.forget_patch(image);
+        self.tell(now(), Event::PatchForgone { image })?;
+        Ok(Response::Done)
     }
 
     fn fetch_failed(&mut self, open: &Open, cause: &'static str, why: &str) -> io::Result<Response> {

@@ -1,19 +1,20 @@
 //! Makes the units of an image: of what the device has, and of frames that were fetched.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use sha2::{Digest, Sha256};
 use tracing::warn;
 use vigil_durable::crash_point;
 use vigil_wire::OutcomeStatus;
 
 use super::Updater;
 use super::steps::slot_cause;
-use super::survey::is_whole;
+use super::survey::{Known, is_whole};
 use crate::engine::plan::{BLOCK_BYTES, frames_for, joins, spans};
 use crate::engine::{Event, Now, Step, Way, cause};
-use crate::release::{ChunkHash, Kind, Leaf, Unit, Vouched, blob_path};
+use crate::release::patch::{Block, Range};
+use crate::release::{ChunkHash, Kind, Leaf, Packer, Unit, Vouched, blob_path};
 use crate::slot::HEAD_BYTES;
 
 /// A unit that is being made, in `Updater::unit`.
@@ -67,6 +68,28 @@ impl Making {
     }
 }
 
+/// The places of chunks in a unit that are not filled yet: where they begin, and their bytes.
+struct Places<'u> {
+    unit: &'u mut [u8],
+    rest: VecDeque<(usize, usize)>,
+}
+
+impl Places<'_> {
+    /// Fills in what comes next. What is more than there is place for is left out.
+    fn put(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty()
+            && let Some((begin, length)) = self.rest.pop_front()
+        {
+            let (now, later) = bytes.split_at(length.min(bytes.len()));
+            self.unit[begin..begin + now.len()].copy_from_slice(now);
+            if now.len() < length {
+                self.rest.push_front((begin + now.len(), length - now.len()));
+            }
+            bytes = later;
+        }
+    }
+}
+
 /// A frame that is being fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Expected {
@@ -77,6 +100,21 @@ pub(super) struct Expected {
     pub(super) offset: u64,
     pub(super) compressed: u32,
     sha256: [u8; 32],
+}
+
+impl Expected {
+    pub(super) fn is_of_patch(&self) -> bool {
+        self.frame.is_none()
+    }
+}
+
+/// What became of a frame.
+enum Decoded {
+    Done,
+    /// What it is decoded with is not here.
+    Unfit,
+    /// This device's zstd does not make of the unpacked blocks what the publisher's does.
+    PackedOtherwise,
 }
 
 /// Why a frame was not used.
@@ -241,6 +279,7 @@ impl Updater {
             Some(frame) => self.decode_frame(&mut making, frame, vouched),
             None => self.decode_patch(&mut making, vouched),
         };
+        let (image, unit) = (expected.image, expected.unit);
         let is_whole = !making.lacks().contains(&true);
         let frames = frames_for(&making.leaf, &making.lacks());
         self.making = Some(making);
@@ -250,19 +289,29 @@ impl Updater {
                 self.tell(now, Event::Failed { cause: cause::BAD_RELEASE, message: message.clone() })?;
                 Ok(Err((cause::BAD_RELEASE, message)))
             }
-            Ok(false) => {
+            Ok(Decoded::Unfit) => {
                 // The running slot is not what it was when the patch was made, or an earlier frame is needed first.
-                warn!(unit = expected.unit, "a frame does not fit what is there");
+                warn!(unit, "a frame does not fit what is there");
                 self.reroute(now, frames)?;
                 Ok(Ok(false))
             }
-            Ok(true) if is_whole => {
+            Ok(Decoded::PackedOtherwise) => {
+                self.note(
+                    "patch.unusable",
+                    &format!("unit {unit}: zstd packs otherwise here than at the publisher's"),
+                );
+                self.forget_patch(image);
+                // Some of it was put into its place already.
+                self.making = None;
+                self.tell(now, Event::PatchForgone { image })?;
+                Ok(Ok(false))
+            }
+            Ok(Decoded::Done) if is_whole => {
                 self.finish_making(now)?;
                 Ok(Ok(true))
             }
-            Ok(true) => {
+            Ok(Decoded::Done) => {
                 if let Some(frame) = expected.frame {
-                    let (image, unit) = (expected.image, expected.unit);
                     self.tell(now, Event::Decoded { image, unit, frame })?;
                 }
                 Ok(Ok(true))
@@ -270,13 +319,13 @@ impl Updater {
         }
     }
 
-    /// False when what must be there before the frame can be decoded is not.
+    /// Unfit when what must be there before the frame can be decoded is not.
     fn decode_frame(
         &mut self,
         making: &mut Making,
         frame: u16,
         vouched: Vouched<'_>,
-    ) -> Result<bool, String> {
+    ) -> Result<Decoded, String> {
         let frame = usize::from(frame);
         let chunks = making.leaf.frame_chunks().nth(frame).ok_or("no such frame")?;
         let first = chunks.first().copied().ok_or("an empty frame")?;
@@ -287,39 +336,98 @@ impl Updater {
             making.filled[at].is_some() || offsets[at] as usize + making.length(at) <= context.start
         };
         if !(0..first).all(is_there) {
-            return Ok(false);
+            return Ok(Decoded::Unfit);
         }
         let unit = std::mem::take(&mut self.unit);
         let decoded = self.decode(making, &chunks, &unit[context], vouched);
         self.unit = unit;
         decoded?;
         self.scatter(making, &chunks, Source::Frame);
-        Ok(true)
+        Ok(Decoded::Done)
     }
 
-    /// False when the ranges of the running slot are not what the patch was made with.
-    fn decode_patch(&mut self, making: &mut Making, vouched: Vouched<'_>) -> Result<bool, String> {
+    /// Unfit when the ranges of the running slot are not what the patch was made with.
+    fn decode_patch(&mut self, making: &mut Making, vouched: Vouched<'_>) -> Result<Decoded, String> {
         let patch = self.patch(making.image, making.number).cloned().ok_or("no such patch")?;
         let Some(running) = self.known.get(making.image).and_then(|known| known.running.as_ref()) else {
-            return Ok(false);
+            return Ok(Decoded::Unfit);
         };
-        let mut prefix = vec![0; patch.prefix_length() as usize];
-        let mut rest = &mut prefix[..];
-        for (offset, length) in &patch.ranges {
-            let (range, behind) = std::mem::take(&mut rest).split_at_mut(*length as usize);
-            if running.read_exact_at(range, *offset).is_err() {
-                return Ok(false);
+        let mut ranges = vec![0; patch.ranges_length() as usize];
+        let mut rest = &mut ranges[..];
+        for range in &patch.ranges {
+            let (bytes, behind) = std::mem::take(&mut rest).split_at_mut(range.length as usize);
+            if running.read_exact_at(bytes, range.begin).is_err() {
+                return Ok(Decoded::Unfit);
             }
             rest = behind;
         }
         // Nothing that is not vouched for reaches the decompressor.
-        if Sha256::digest(&prefix)[..16] != patch.prefix_sha256 {
-            return Ok(false);
-        }
+        let Some(vouched_ranges) = Vouched::by_half(&ranges, &patch.prefix_sha256) else {
+            return Ok(Decoded::Unfit);
+        };
         let chunks: Vec<_> = (0..patch.chunks.len()).filter(|at| patch.chunks[*at]).collect();
-        self.decode(making, &chunks, &prefix, vouched)?;
-        self.scatter(making, &chunks, Source::Patch);
-        Ok(true)
+        let length = chunks.iter().map(|at| making.leaf.chunks[*at].length).sum();
+        let size = patch.decoded_length(length).ok_or("packed blocks that are not in its chunks")?;
+        let told = |error: String| format!("unit {} of the image: {error}", making.number);
+        // The ranges as they are need not be in memory beside what they unpack to.
+        let prefix = self.unpack(&patch.ranges, vouched_ranges).map_err(told)?.unwrap_or(ranges);
+        self.decoder.decode(vouched, &prefix, size as usize, &mut self.scratch).map_err(told)?;
+        drop(prefix);
+        if patch.blocks.is_empty() {
+            self.scatter(making, &chunks, Source::Patch);
+            return Ok(Decoded::Done);
+        }
+        self.scatter_packed(making, &chunks, &patch.blocks)
+    }
+
+    /// The prefix of a patch frame, when some of its ranges are packed.
+    fn unpack(&mut self, ranges: &[Range], bytes: Vouched<'_>) -> Result<Option<Vec<u8>>, String> {
+        if ranges.iter().all(|range| range.unpacked == 0) {
+            return Ok(None);
+        }
+        let mut prefix = Vec::with_capacity(ranges.iter().map(|range| range.in_prefix() as usize).sum());
+        for (range, part) in ranges.iter().zip(bytes.parts(ranges.iter().map(|range| range.length))) {
+            if range.unpacked == 0 {
+                prefix.extend_from_slice(part.bytes());
+            } else {
+                self.decoder.decode(part, &[], range.unpacked as usize, &mut self.scratch)?;
+                prefix.extend_from_slice(&self.scratch);
+            }
+        }
+        Ok(Some(prefix))
+    }
+
+    /// Packs what was decoded, and puts it into the places of these chunks.
+    fn scatter_packed(
+        &mut self,
+        making: &mut Making,
+        chunks: &[usize],
+        blocks: &[Block],
+    ) -> Result<Decoded, String> {
+        let packing = self.known.get(making.image).and_then(Known::packing);
+        let mut packer = Packer::new(packing.ok_or("nothing tells how it is packed")?.level)?;
+        let offsets: Vec<_> = making.leaf.offsets().collect();
+        let mut places = Places {
+            unit: &mut self.unit,
+            rest: chunks.iter().map(|at| (offsets[*at] as usize, making.length(*at))).collect(),
+        };
+        let mut rest = &self.scratch[..];
+        for block in blocks {
+            let (before, behind) = rest.split_at_checked(block.before as usize).ok_or("too little")?;
+            let (unpacked, behind) = behind.split_at_checked(block.unpacked as usize).ok_or("too little")?;
+            places.put(before);
+            let packed = packer.pack(unpacked)?;
+            if packed.len() != block.packed as usize {
+                return Ok(Decoded::PackedOtherwise);
+            }
+            places.put(packed);
+            rest = behind;
+        }
+        places.put(rest);
+        for at in chunks {
+            making.filled[*at] = Some(Source::Patch);
+        }
+        Ok(Decoded::Done)
     }
 
     /// Decodes these chunks into `self.scratch`.

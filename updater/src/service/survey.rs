@@ -14,7 +14,7 @@ use super::Updater;
 use crate::config::Place as ConfigPlace;
 use crate::engine::plan::{Candidate, Place, Planner};
 use crate::engine::{Survey, Way};
-use crate::release::{Chunking, Index, Leaf, Manifest, Patch, patch};
+use crate::release::{Chunking, Index, Leaf, Manifest, Packing, Patch, Patches, patch};
 use crate::slot::{Cutter, HEAD_BYTES, Map, MapWriter, Seed, Seeds};
 
 /// How a slot is mapped that no install of ours has mapped: most images are made of files that begin at blocks.
@@ -29,11 +29,18 @@ pub(super) struct Known {
     units: BTreeMap<[u8; 32], usize>,
     /// Which patch of the manifest can be used, and its frames.
     patch: Option<usize>,
-    patches: Vec<Patch>,
+    patches: Patches,
     /// Where chunks are.
     pub(super) seeds: Seeds,
     /// The running slot's part.
     pub(super) running: Option<File>,
+}
+
+impl Known {
+    /// How blocks are packed that patch frames unpack.
+    pub(super) fn packing(&self) -> Option<Packing> {
+        self.patches.packing
+    }
 }
 
 /// A slot that is being mapped.
@@ -153,7 +160,7 @@ impl Updater {
 
     /// The patch frame for a unit.
     pub(super) fn patch(&self, image: usize, unit: usize) -> Option<&Patch> {
-        let patches = &self.known.get(image)?.patches;
+        let patches = &self.known.get(image)?.patches.frames;
         patches.binary_search_by_key(&(unit as u32), |patch| patch.unit).ok().map(|at| &patches[at])
     }
 
@@ -162,6 +169,13 @@ impl Updater {
         let patch = self.known.get(image)?.patch?;
         let work = self.engine.work()?;
         Some(work.manifest().images[image].patches.get(patch)?.frames.sha256.clone())
+    }
+
+    /// Goes on as if the release had no patch for the image.
+    pub(super) fn forget_patch(&mut self, image: usize) {
+        let known = self.known_mut(image);
+        known.patch = None;
+        known.patches = Patches::default();
     }
 
     /// Finds out where everything will come from.
@@ -244,7 +258,7 @@ impl Updater {
             seeds.add(&map, true)?;
         }
         let patches = match known.patch.zip(self.engine.work()) {
-            None => Vec::new(),
+            None => Patches::default(),
             Some((patch, work)) => {
                 let parts = &work.manifest().images[image].patches[patch];
                 let bytes = self.stash.patch_index(image, &parts.index.sha256);
@@ -253,6 +267,13 @@ impl Updater {
                     .unwrap_or_else(|error| {
                         warn!(%error, "the patch is not used");
                         None
+                    })
+                    .filter(|patches| {
+                        let is_ours = patches.packing.is_none_or(|packing| packing.is_ours());
+                        if !is_ours {
+                            info!("the patch is made for another version of zstd, and is not used");
+                        }
+                        is_ours
                     })
                     .unwrap_or_default()
             }

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 const PIECE_BYTES: u32 = 200_000;
 const IMAGE_BYTES: usize = 1_500_000;
+/// A block of what is compressed.
+const PACKED_BYTES: usize = 32_768;
 
 /// A part of an image.
 #[derive(Clone, Debug)]
@@ -14,6 +16,8 @@ pub(crate) enum Piece {
     /// What one makes much smaller.
     Words(u64, u32),
     Zeros(u32),
+    /// Words in blocks that are compressed, as squashfs has them: one of a few files, with something in it at this place.
+    Packed(u64, u32, u16),
     /// What is there already, so many bytes from so far (in 65,536ths) on.
     Again(u16, u32),
 }
@@ -34,6 +38,7 @@ pub(crate) fn piece() -> impl Strategy<Value = Piece> {
         3 => (any::<u64>(), length()).prop_map(|(seed, length)| Piece::Noise(seed, length)),
         3 => (any::<u64>(), length()).prop_map(|(seed, length)| Piece::Words(seed, length)),
         1 => length().prop_map(Piece::Zeros),
+        2 => (0..3_u64, length(), any::<u16>()).prop_map(|(seed, length, place)| Piece::Packed(seed, length, place)),
         2 => (any::<u16>(), length()).prop_map(|(place, length)| Piece::Again(place, length)),
     ]
 }
@@ -105,6 +110,13 @@ fn bytes(piece: &Piece, image: &[u8]) -> Vec<u8> {
             let words = ["room ", "board ", "camera\n", "    ", "chunk", "\0\0\0\0", "frame; "];
             let picked = noise(*seed).flat_map(|byte| words[usize::from(byte) % words.len()].bytes());
             picked.take(*length as usize).collect()
+        }
+        Piece::Packed(seed, length, place) => {
+            let line = |byte: u8| format!("room {byte:02x}").into_bytes();
+            let mut file: Vec<u8> = noise(*seed).flat_map(line).take(3 * *length as usize).collect();
+            file.insert(scaled(*place, file.len()), b'+');
+            let pack = |block: &[u8]| zstd::bulk::compress(block, 9).unwrap_or_default();
+            file.chunks(PACKED_BYTES).flat_map(pack).collect()
         }
         Piece::Zeros(length) => vec![0; *length as usize],
         Piece::Again(place, length) => image[range(*place, *length, image.len())].to_vec(),

@@ -5,7 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 use vigil_publish::init::{Init, init};
 use vigil_publish::keyring::Keyring;
 use vigil_publish::passphrase::Passphrase;
@@ -74,6 +77,29 @@ impl Vendor {
     }
 }
 
+impl Vendor {
+    /// Signs a release again with another index of its patch.
+    pub(crate) fn change_patch_index(&mut self, sequence: u64, change: impl Fn(&mut Vec<u8>)) -> Result<()> {
+        let name = target_name(PRODUCT, &format!("{sequence}.0.0"));
+        let mut manifest: Value = serde_json::from_slice(&self.repository.read_target(&name)?)?;
+        let part = &mut manifest["images"][0]["patches"][0]["index"];
+        let blobs = self.repository.directory().join("blobs");
+        let mut index = std::fs::read(blobs.join(part["sha256"].as_str().context("there is no patch")?))?;
+        change(&mut index);
+        let sha256 = HEXLOWER.encode(&Sha256::digest(&index));
+        std::fs::write(blobs.join(&sha256), &index)?;
+        *part = serde_json::json!({ "size": index.len(), "sha256": sha256 });
+        let custom = self
+            .repository
+            .targets()
+            .find(|target| *target.1 == name)
+            .and_then(|target| target.2.custom.clone());
+        self.repository.put_target(&name, &serde_json::to_vec(&manifest)?, custom)?;
+        self.repository.settle(&self.ring, Timestamp::now())?;
+        Ok(())
+    }
+}
+
 /// Something that happens to the device at a turn.
 #[derive(Clone, Debug)]
 pub(crate) enum Mishap {
@@ -134,6 +160,11 @@ impl Device {
             writer.push(unit.leaf(), unit.digest())?;
         }
         Ok(writer.finish(cutter.image_sha256())?)
+    }
+
+    /// What the updater noted, a line each.
+    pub(crate) fn events(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.path("state/events.jsonl"))?)
     }
 
     fn start(&self) -> Result<Updater> {
@@ -198,7 +229,7 @@ impl Device {
                 },
             };
         }
-        let events = std::fs::read_to_string(self.path("state/events.jsonl"))?;
+        let events = self.events()?;
         let last: Vec<&str> = events.lines().rev().take(6).collect();
         anyhow::bail!("it does not end: {:?}, after {last:?}", updater.ask(Request::Status, &[]))
     }

@@ -9,6 +9,7 @@ use device::{Device, Mishap, Vendor};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vigil_updater::release::Chunking;
+use vigil_wire::OutcomeStatus;
 
 /// What the target slot holds before.
 #[derive(Clone, Copy, Debug)]
@@ -143,6 +144,47 @@ fn a_patch_that_does_not_fit_any_more_and_is_not_needed_is_done_without() {
         piece: 20_000,
     })
     .unwrap();
+}
+
+/// Installs an image with compressed blocks on a device that has another one, when its patch's index was changed. Gives back what it
+/// cost and the events.
+fn install_packed(change: impl Fn(&mut Vec<u8>)) -> anyhow::Result<(OutcomeStatus, String)> {
+    let image =
+        |place| build(&[Piece::Noise(1, 50_000), Piece::Packed(1, 100_000, place), Piece::Noise(2, 9_000)]);
+    let (old, new) = (image(1000), image(60_000));
+    let directory = tempfile::tempdir()?;
+    let mut vendor = Vendor::new(directory.path())?;
+    let chunking = Chunking::Content(4096);
+    vendor.publish(1, &old, chunking, 0)?;
+    vendor.publish(2, &new, chunking, 1)?;
+    vendor.change_patch_index(2, change)?;
+    let device = Device::new(directory.path(), &old, &[], old.len().max(new.len()) as u64)?;
+    device.map("A", &old, chunking)?;
+    let (content, status) = device.install(2, &[], 20_000, new.len())?;
+    anyhow::ensure!(content == new, "the slot is not the image");
+    Ok((status.outcome.unwrap_or_default(), device.events()?))
+}
+
+#[test]
+fn blocks_that_are_compressed_in_the_image_are_unpacked_and_packed_again() {
+    let (outcome, _) = install_packed(|_| {}).unwrap();
+    // Of what differs all blocks but those at the edges of units come as a few bytes of the file.
+    assert!(outcome.patch_bytes > 50_000, "{outcome:?}");
+    assert!(outcome.fetch_bytes * 4 < outcome.patch_bytes, "{outcome:?}");
+}
+
+#[test]
+fn a_patch_for_another_version_of_zstd_is_not_used() {
+    let (outcome, events) = install_packed(|index| index[12] ^= 1).unwrap();
+    assert_eq!(outcome.patch_bytes, 0, "{outcome:?}");
+    assert!(outcome.frame_bytes > 50_000 && !events.contains("patch.unusable"), "{outcome:?}");
+}
+
+#[test]
+fn where_zstd_packs_otherwise_than_at_the_publisher_the_patch_is_given_up_at_once() {
+    let (outcome, events) = install_packed(|index| index[16] = 1).unwrap();
+    assert_eq!(outcome.patch_bytes, 0, "{outcome:?}");
+    assert_eq!(events.matches("patch.unusable").count(), 1, "{events}");
 }
 
 #[test]
