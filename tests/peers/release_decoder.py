@@ -33,6 +33,7 @@ UNITS = 65_536
 CHUNKS = 1 << 20
 LEAF_BYTES = 131_072
 FRAMES = 1_024
+BEFORE_BYTES = 4 * MIB
 PATCH_INDEX_BYTES = 4 * MIB
 RANGES = 512
 RANGES_BYTES = 8 * MIB
@@ -185,7 +186,7 @@ class Index:
 
 def parse_index(content: bytes, image_bytes: int, leaves_bytes: int, frames_bytes: int) -> Index:
     reader = Reader(content, "the index")
-    check(reader.take(4) == b"VIGX" and reader.number(4) == 2, "this is no index of version 2")
+    check(reader.take(4) == b"VIGX" and reader.number(4) == 3, "this is no index of version 3")
     kind, chunk_bytes, count, size = (reader.number(width) for width in (4, 4, 4, 8))
     check(kind in (0, 1), "the index cuts in no known way")
     largest = 16 * KIB if kind else 64 * KIB
@@ -243,6 +244,8 @@ class Leaf:
     chunks: list[Chunk]
     plain: list[Frame] = field(default_factory=list)
     whole: Frame | None = None
+    before: int = 0
+    before_sha256: bytes = b""
 
 
 def parse_leaf(content: bytes, index: Index, unit: Unit, last: bool) -> Leaf:
@@ -250,6 +253,9 @@ def parse_leaf(content: bytes, index: Index, unit: Unit, last: bool) -> Leaf:
     count, context = reader.number(2), reader.number(2) * KIB
     check(count <= FRAMES, "a leaf has too many frames")
     check(context <= UNIT_BYTES, "a leaf has too much context")
+    before = reader.number(4)
+    check(before <= min(unit.at, BEFORE_BYTES), "a leaf tells of more bytes before its unit than there are")
+    before_sha256 = reader.take(16) if before else b""
     listed = [(reader.number(4), reader.number(4), reader.take(32)) for _ in range(count)]
     kinds = reader.bits(2, unit.chunks)
     check(max(kinds) <= SAME, "a leaf has a chunk of a fourth kind")
@@ -275,7 +281,7 @@ def parse_leaf(content: bytes, index: Index, unit: Unit, last: bool) -> Leaf:
             chunk.source = reader.number(8)
             check(chunk.source + chunk.bytes <= chunk.at, "a chunk repeats what comes later")
     reader.end()
-    leaf = Leaf(context, chunks)
+    leaf = Leaf(context, chunks, before=before, before_sha256=before_sha256)
     data = [chunk for chunk in chunks if chunk.kind == DATA]
     at, held, frames = unit.frames_at, 0, []
     check(all(entry[1] > 0 for entry in listed), "a frame holds no chunk")
@@ -292,6 +298,7 @@ def parse_leaf(content: bytes, index: Index, unit: Unit, last: bool) -> Leaf:
     check(held == len(data), "the frames do not hold the chunks of data")
     check(at == unit.frames_at + unit.frames_bytes, "the frames have other bytes than the index says")
     leaf.plain = frames
+    check(before == 0 or leaf.whole is not None, "a leaf tells of bytes before its unit, and no frame needs them")
     return leaf
 
 
@@ -514,8 +521,11 @@ class Builder:
             self.counts["patch_frames"] += 1
             self.counts["packed_blocks"] += len(frame.blocks)
         if self.way == "whole" and leaf.whole is not None:
-            self.put(found, leaf.whole.chunks, self.decode(leaf.whole, b""))
+            before = bytes(self.image[leaf.chunks[0].at - leaf.before : leaf.chunks[0].at])
+            check(not before or sha256(before)[:16] == leaf.before_sha256, "the bytes before a unit have another hash")
+            self.put(found, leaf.whole.chunks, self.decode(leaf.whole, before))
             self.counts["whole_frames"] += 1
+            self.counts["whole_with_prefix"] += len(before) > 0
         for chunk in leaf.chunks:
             at, length = self.old_chunks.get(chunk.short, (0, 0))
             if chunk.kind == DATA and chunk.at not in found and length == chunk.bytes:

@@ -225,7 +225,7 @@ def run(case: Case) -> None:
             check(roots["plain"][count] > 0, f"{product}: no {count}")
         check(roots["plain"]["units"] > 1, f"{product}: there is one unit only")
         # Where chunks are cut by content, frames with context and whole ones would hardly be smaller: there are none.
-        for way, count in (("plain", "with_prefix"), ("whole", "whole_frames")):
+        for way, count in (("plain", "with_prefix"), ("whole", "whole_frames"), ("whole", "whole_with_prefix")):
             check(content or roots[way][count] > 0, f"{product} {way}: no {count}")
         check(0 < roots["seed"]["plain_frames"] < roots["plain"]["plain_frames"], f"{product}: no frame was saved")
         check(roots["seed"]["old_chunks"] > 0, f"{product}: nothing came from the old image")

@@ -43,6 +43,9 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>, u32, u32, bool)| {
         let first = chunks[0];
         let begin = read.offsets().nth(first).unwrap();
         assert!(read.context_of(frame, begin).end <= length as usize);
+        if let Some(before) = read.before_of(frame) {
+            assert!(read.has_whole() && frame == 0 && u64::from(before.length) <= unit.offset);
+        }
         chunks.into_iter().for_each(|at| held[at] += 1);
     }
     let sets = 1 + usize::from(read.has_whole());

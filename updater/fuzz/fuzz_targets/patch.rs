@@ -16,6 +16,7 @@ static INDEX: LazyLock<Index> = LazyLock::new(|| {
     for chunks in [256, 40, 3] {
         let leaf = Leaf {
             context: 0,
+            before: None,
             frames: vec![],
             chunks: vec![Chunk { length: 4096, kind: Kind::Zero }; chunks],
         };

@@ -47,7 +47,7 @@ fuzz_target!(|input: Input| {
     if let Some(compressed) = input.whole.filter(|_| frames.len() > 1) {
         frames.insert(0, Frame { compressed: u32::from(compressed) + 1, sha256: [0; 32], chunks: data });
     }
-    let leaf = Leaf { context: 1024, frames, chunks };
+    let leaf = Leaf { context: 1024, before: None, frames, chunks };
     let mut index = Index::new(Chunking::Aligned(4096));
     index.push(&leaf, &[0; 9], [0; 32]);
     let unit = &index.units()[0];

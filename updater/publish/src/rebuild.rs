@@ -101,7 +101,15 @@ fn decode(
             let compressed = take(frames, frame.compressed)?;
             ensure!(ChunkHash::of(&compressed).0 == frame.sha256, "a frame is damaged");
             repeat(&mut bytes, chunks[0])?;
-            let context = bytes[leaf.context_of(number, offsets[chunks[0]] as u32)].to_vec();
+            let mut context = bytes[leaf.context_of(number, offsets[chunks[0]] as u32)].to_vec();
+            if let Some(before) = leaf.before_of(number) {
+                context.resize(before.length as usize, 0);
+                image.read_exact_at(&mut context, begin - u64::from(before.length))?;
+                ensure!(
+                    ChunkHash::of(&context).0[..16] == before.sha256,
+                    "a frame begins with something else"
+                );
+            }
             let size = chunks.iter().map(|at| leaf.chunks[*at].length as usize).sum();
             let mut raw = Vec::with_capacity(size);
             let mut decoder = zstd::zstd_safe::DCtx::create();

@@ -14,7 +14,8 @@ use anyhow::{Context, Result, bail};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use vigil_updater::release::{
-    Chunk, ChunkHash, Chunking, Frame, INDEX_BYTES, Index, Kind, LEAF_BYTES, Leaf, Part, blob_path,
+    BEFORE_BYTES, Before, Chunk, ChunkHash, Chunking, Frame, INDEX_BYTES, Index, Kind, LEAF_BYTES, Leaf,
+    Part, blob_path,
 };
 use vigil_updater::slot::{CutUnit, Cutter};
 
@@ -40,7 +41,7 @@ struct Framing {
     most: usize,
     /// Bytes before it that it is compressed with.
     context: u32,
-    /// Whether there is one frame more that holds all.
+    /// Whether there is one frame more that holds all, compressed with what is before the unit.
     whole: bool,
 }
 
@@ -89,6 +90,8 @@ pub(crate) fn chunking(path: &Path, size: u64) -> Result<Chunking> {
 struct Raw {
     cut: CutUnit,
     bytes: Vec<u8>,
+    /// The bytes of the image before it that its leaf tells of.
+    before: Vec<u8>,
     leaf: Leaf,
     /// The chunks of each frame, by position.
     frames: Vec<Vec<usize>>,
@@ -108,10 +111,11 @@ impl Raw {
 
     /// What the frame of these chunks is compressed with.
     fn context(&self, chunks: &[usize]) -> &[u8] {
-        let is_whole = self.frames.len() > 1 && chunks.len() == self.frames[0].len();
+        if self.frames.len() > 1 && chunks.len() == self.frames[0].len() {
+            return &self.before;
+        }
         let begin = self.offsets[chunks[0]];
-        let context = if is_whole { 0 } else { self.leaf.context };
-        &self.bytes[begin.saturating_sub(context) as usize..begin as usize]
+        &self.bytes[begin.saturating_sub(self.leaf.context) as usize..begin as usize]
     }
 }
 
@@ -122,11 +126,19 @@ struct Units<R> {
     /// Where each chunk of the image so far lies first.
     seen: HashMap<[u8; 32], u64>,
     offset: u64,
+    /// The last bytes of the image so far.
+    tail: Vec<u8>,
 }
 
 impl<R: Read> Units<R> {
     fn new(reader: R, chunking: Chunking) -> Self {
-        Self { cutter: Cutter::new(reader, chunking), chunking, seen: HashMap::new(), offset: 0 }
+        Self {
+            cutter: Cutter::new(reader, chunking),
+            chunking,
+            seen: HashMap::new(),
+            offset: 0,
+            tail: Vec::new(),
+        }
     }
 
     fn next(&mut self) -> Result<Option<Raw>> {
@@ -150,14 +162,25 @@ impl<R: Read> Units<R> {
             chunks.push(Chunk { length: *length, kind });
         }
         let framing = framing(self.chunking);
-        let leaf = Leaf { context: framing.context, frames: Vec::new(), chunks };
+        let mut leaf = Leaf { context: framing.context, before: None, frames: Vec::new(), chunks };
         let mut frames = group(&leaf, &bytes, framing);
+        let mut before = Vec::new();
         if framing.whole && frames.len() > 1 {
             frames.insert(0, frames.concat());
+            before.clone_from(&self.tail);
+            leaf.before = before_of(&before);
         }
+        self.tail.extend_from_slice(&bytes);
+        self.tail.drain(..self.tail.len().saturating_sub(BEFORE_BYTES as usize));
         let offsets = leaf.offsets().collect();
-        Ok(Some(Raw { cut, bytes, leaf, frames, offsets }))
+        Ok(Some(Raw { cut, bytes, before, leaf, frames, offsets }))
     }
+}
+
+fn before_of(bytes: &[u8]) -> Option<Before> {
+    let mut sha256 = [0; 16];
+    sha256.copy_from_slice(&ChunkHash::of(bytes).0[..16]);
+    (!bytes.is_empty()).then_some(Before { length: bytes.len() as u32, sha256 })
 }
 
 /// Puts the chunks of data together into frames.

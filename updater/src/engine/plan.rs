@@ -138,20 +138,20 @@ fn is_cheaper(candidate: &Candidate, patch: &Patch, frames: &[u16], lacks: &[boo
 
 /// The frames to fetch for these chunks: those that hold any of them, or the one that holds all where that is cheaper.
 pub fn frames_for(leaf: &Leaf, lacks: &[bool]) -> Vec<u16> {
-    let holding = leaf.frame_chunks().enumerate().filter(|(_, chunks)| chunks.iter().any(|at| lacks[*at]));
-    let mut frames: Vec<_> = holding.map(|(frame, _)| frame as u16).collect();
-    if frames.first() == Some(&0) && leaf.has_whole() {
-        let whole = u64::from(leaf.frames[0].compressed) + REQUEST_BYTES;
-        let runs = frames[1..].chunk_by(|one, other| one + 1 == *other).count() as u64;
-        let bytes: u64 =
-            frames[1..].iter().map(|frame| u64::from(leaf.frames[usize::from(*frame)].compressed)).sum();
-        if whole <= bytes + runs * REQUEST_BYTES {
-            frames.truncate(1);
-        } else {
-            frames.remove(0);
-        }
+    let frames = small_frames_for(leaf, lacks);
+    if frames.is_empty() || !leaf.has_whole() {
+        return frames;
     }
-    frames
+    let whole = u64::from(leaf.frames[0].compressed) + REQUEST_BYTES;
+    let runs = frames.chunk_by(|one, other| one + 1 == *other).count() as u64;
+    let bytes: u64 = frames.iter().map(|frame| u64::from(leaf.frames[usize::from(*frame)].compressed)).sum();
+    if whole <= bytes + runs * REQUEST_BYTES { vec![0] } else { frames }
+}
+
+/// The frames to fetch for these chunks without the one that holds all.
+pub fn small_frames_for(leaf: &Leaf, lacks: &[bool]) -> Vec<u16> {
+    let holding = leaf.frame_chunks().enumerate().filter(|(_, chunks)| chunks.iter().any(|at| lacks[*at]));
+    holding.map(|(frame, _)| frame as u16).skip_while(|frame| *frame == 0 && leaf.has_whole()).collect()
 }
 
 /// Where these frames of a unit lie in the frames' file, and their bytes.
@@ -235,7 +235,7 @@ mod tests {
             })
             .collect();
         let chunks = (0..chunks).map(|hash| Chunk { length: 4096, kind: Kind::Data(hash) }).collect();
-        let leaf = Leaf { context: 0, frames, chunks };
+        let leaf = Leaf { context: 0, before: None, frames, chunks };
         let mut index = Index::new(Chunking::Aligned(4096));
         index.push(&leaf, &[0; 9], [0; 32]);
         (index.units()[0].clone(), leaf)

@@ -1,21 +1,24 @@
 //! A unit's leaf: what the unit is made of.
 //!
-//! Number of frames (u16), context in KiB (u16), then for each frame its compressed bytes (u32), the chunks it holds (u32) and SHA-256 of the
-//! compressed bytes; then two bits for each chunk, the first in the lowest bits of the first byte: 0 zeros, 1 data, 2 the
+//! Number of frames (u16), context in KiB (u16), bytes of the image before the unit (u32), and if there are any of these the first half
+//! of their SHA-256; then for each frame its compressed bytes (u32), the chunks it holds (u32) and SHA-256 of the compressed bytes;
+//! then two bits for each chunk, the first in the lowest bits of the first byte: 0 zeros, 1 data, 2 the
 //! same as another one before it; then, where chunks are cut by their content, the length of each less one (u16); then
 //! for each chunk that is not zeros the first eight bytes of its SHA-256, in the order of the chunks; and at last for each of
 //! the third kind where in the image the other one begins (u64). Little-endian throughout.
 //!
 //! The frames hold the chunks of data one after the other. If there are several and the first one holds them all, it is for
-//! devices that lack most of the unit, and the others hold them all once more. These others, and all where there is no such
-//! first one, are zstd with a raw prefix: the bytes of the unit before the frame's first chunk, as many as the context says
-//! at most. A device has them by then, of whatever source.
+//! devices that lack most of the unit, and the others hold them all once more. That first one is zstd with a raw prefix: the bytes of
+//! the image before the unit, which a device has made by then. The others, and all where there is no such first one, have the bytes
+//! of the unit before the frame's first chunk, as many as the context says at most: a unit can be made with nothing before it.
 
 use super::chunk::{Chunking, UNIT_BYTES};
 use super::index::{IndexError, Unit, hash, word};
 
 /// A leaf's bytes at most.
 pub const LEAF_BYTES: u32 = 128 * 1024;
+/// Bytes of the image before a unit, at most, with which the frame that holds all of it is decoded: less than what patches take.
+pub const BEFORE_BYTES: u32 = 4 * 1024 * 1024;
 /// Frames in a unit at most.
 const FRAMES: usize = 1024;
 const FRAME_ENTRY_BYTES: usize = 40;
@@ -25,10 +28,21 @@ const FRAME_ENTRY_BYTES: usize = 40;
 pub struct Leaf {
     /// Bytes of the unit before a frame that it is decoded with, at most; a whole number of KiB.
     pub context: u32,
+    /// What the frame that holds all is decoded with; of a leaf without such a frame, nothing.
+    pub before: Option<Before>,
     /// The frames that hold its chunks of data, one after the other in the frames' file.
     pub frames: Vec<Frame>,
     /// All of its chunks, in order.
     pub chunks: Vec<Chunk>,
+}
+
+/// Bytes of the image right before a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// How many, [`BEFORE_BYTES`] at most.
+    pub length: u32,
+    /// The first half of their SHA-256.
+    pub sha256: [u8; 16],
 }
 
 /// Some chunks of data, compressed together.
@@ -97,10 +111,15 @@ impl Leaf {
         })
     }
 
-    /// Which bytes of the unit a frame that begins with the byte `begin` of it is decoded with.
+    /// Which bytes of the unit a frame that begins with the byte `begin` of it is decoded with; none for the one that holds all.
     pub fn context_of(&self, frame: usize, begin: u32) -> std::ops::Range<usize> {
         let context = if frame == 0 && self.has_whole() { 0 } else { self.context };
         begin.saturating_sub(context) as usize..begin as usize
+    }
+
+    /// Which bytes of the image before its unit a frame is decoded with.
+    pub fn before_of(&self, frame: usize) -> Option<Before> {
+        self.before.filter(|_| frame == 0 && self.has_whole())
     }
 
     /// Where in the unit each chunk begins.
@@ -116,6 +135,8 @@ impl Leaf {
     pub fn to_bytes(&self, chunking: Chunking) -> Vec<u8> {
         let mut bytes = (self.frames.len() as u16).to_le_bytes().to_vec();
         bytes.extend_from_slice(&((self.context / 1024) as u16).to_le_bytes());
+        bytes.extend_from_slice(&self.before.map_or(0, |before| before.length).to_le_bytes());
+        bytes.extend(self.before.into_iter().flat_map(|before| before.sha256));
         for frame in &self.frames {
             bytes.extend_from_slice(&frame.compressed.to_le_bytes());
             bytes.extend_from_slice(&frame.chunks.to_le_bytes());
@@ -165,12 +186,20 @@ impl Leaf {
             rest = behind;
             Ok::<_, IndexError>(taken)
         };
-        let header = take(4)?;
+        let header = take(8)?;
         let count = usize::from(u16::from_le_bytes([header[0], header[1]]));
         let context = u32::from(u16::from_le_bytes([header[2], header[3]])) * 1024;
         if context > UNIT_BYTES || count > FRAMES {
             return Err(IndexError("a leaf with too many frames, or too much context"));
         }
+        let length = word(header, 4);
+        if length > BEFORE_BYTES || u64::from(length) > unit.offset {
+            return Err(IndexError("a leaf that begins with more than is before its unit"));
+        }
+        let before = match length {
+            0 => None,
+            _ => Some(Before { length, sha256: half(take(16)?) }),
+        };
         let frames: Vec<_> = take(count * FRAME_ENTRY_BYTES)?
             .chunks_exact(FRAME_ENTRY_BYTES)
             .map(|entry| Frame { compressed: word(entry, 0), chunks: word(entry, 4), sha256: hash(entry, 8) })
@@ -183,7 +212,7 @@ impl Leaf {
             Chunking::Content(_) => Some(take(chunks * 2)?),
         };
         let mut offset = 0_u32;
-        let mut leaf = Self { context, frames, chunks: Vec::with_capacity(chunks) };
+        let mut leaf = Self { context, before, frames, chunks: Vec::with_capacity(chunks) };
         for at in 0..chunks {
             let length = match (chunking, lengths) {
                 (Chunking::Content(_), Some(lengths)) => {
@@ -227,12 +256,19 @@ impl Leaf {
         let is_possible = |frame: &Frame| {
             frame.chunks > 0 && (1..=most_compressed(unit.length)).contains(&frame.compressed)
         };
-        if held != data || compressed != u64::from(unit.frames_length) || !self.frames.iter().all(is_possible)
+        if held != data
+            || compressed != u64::from(unit.frames_length)
+            || !self.frames.iter().all(is_possible)
+            || self.before.is_some() && !self.has_whole()
         {
             return Err(IndexError("a leaf whose frames do not fit its unit"));
         }
         Ok(())
     }
+}
+
+fn half(bytes: &[u8]) -> [u8; 16] {
+    std::array::from_fn(|at| bytes[at])
 }
 
 fn long(bytes: &[u8]) -> u64 {
@@ -267,12 +303,15 @@ mod tests {
                         chunks: each.min(data - number * each),
                     })
                     .collect();
-                let frames = if whole && frames.len() > 1 {
+                let has_whole = whole && frames.len() > 1;
+                let frames = if has_whole {
                     let first = Frame { compressed: 300, sha256: [9; 32], chunks: data };
                     [vec![first], frames].concat()
                 } else {
                     frames
                 };
+                let before = (has_whole && data.is_multiple_of(2))
+                    .then_some(Before { length: 70_001, sha256: [8; 16] });
                 let unit = Unit {
                     offset: 1 << 21,
                     length: chunks.iter().map(|chunk| chunk.length).sum(),
@@ -284,7 +323,7 @@ mod tests {
                     frames_length: frames.iter().map(|frame| frame.compressed).sum(),
                     digest: [0; 32],
                 };
-                (Leaf { context: 3 * 1024, frames, chunks }, unit)
+                (Leaf { context: 3 * 1024, before, frames, chunks }, unit)
             },
         )
     }
@@ -326,7 +365,7 @@ mod tests {
         let chunks = [Kind::Zero, Kind::Same { hash: 1, begin: 4097 }]
             .map(|kind| Chunk { length: 4096, kind })
             .to_vec();
-        let leaf = Leaf { context: 0, frames: vec![], chunks };
+        let leaf = Leaf { context: 0, before: None, frames: vec![], chunks };
         let unit = Unit {
             offset: 4096,
             length: 8192,

@@ -14,7 +14,7 @@ pub use chunk::{
 };
 pub use decoder::{Decoder, Vouched};
 pub use index::{FRAME_BYTES, INDEX_BYTES, Index, IndexError, Unit};
-pub use leaf::{Chunk, Frame, Kind, LEAF_BYTES, Leaf, most_compressed};
+pub use leaf::{BEFORE_BYTES, Before, Chunk, Frame, Kind, LEAF_BYTES, Leaf, most_compressed};
 pub use manifest::{
     Image, InstallPolicy, MANIFEST_BYTES, Manifest, ManifestError, Part, PatchParts, blob_path, target_name,
 };

@@ -266,6 +266,7 @@ mod tests {
         for _ in 0..3 {
             let leaf = Leaf {
                 context: 0,
+                before: None,
                 frames: vec![],
                 chunks: vec![Chunk { length: 4096, kind: Kind::Zero }; 10],
             };

@@ -11,10 +11,10 @@ use vigil_wire::OutcomeStatus;
 use super::Updater;
 use super::steps::slot_cause;
 use super::survey::{Known, is_whole};
-use crate::engine::plan::{BLOCK_BYTES, frames_for, joins, spans};
+use crate::engine::plan::{BLOCK_BYTES, frames_for, joins, small_frames_for, spans};
 use crate::engine::{Event, Now, Step, Way, cause};
 use crate::release::patch::{Block, Range};
-use crate::release::{ChunkHash, Kind, Leaf, Packer, Unit, Vouched, blob_path};
+use crate::release::{Before, ChunkHash, Kind, Leaf, Packer, Unit, Vouched, blob_path};
 use crate::slot::HEAD_BYTES;
 
 /// A unit that is being made, in `Updater::unit`.
@@ -27,6 +27,8 @@ pub(super) struct Making {
     filled: Vec<Option<Source>>,
     /// What the device has is not used: it was not what it seemed.
     distrusts: bool,
+    /// The frame that holds all is not used: the image before the unit does not read back as it was written.
+    shuns_whole: bool,
 }
 
 /// Where a chunk's bytes came from.
@@ -61,6 +63,12 @@ impl Making {
     fn lacks(&self) -> Vec<bool> {
         let chunks = self.leaf.chunks.iter().zip(&self.filled);
         chunks.map(|(chunk, filled)| matches!(chunk.kind, Kind::Data(_)) && filled.is_none()).collect()
+    }
+
+    /// The frames to fetch for what is lacking.
+    fn frames_lacked(&self) -> Vec<u16> {
+        let frames_for = if self.shuns_whole { small_frames_for } else { frames_for };
+        frames_for(&self.leaf, &self.lacks())
     }
 
     fn length(&self, at: usize) -> usize {
@@ -213,7 +221,7 @@ impl Updater {
         self.unit.clear();
         self.unit.resize(unit.length as usize, 0);
         let filled = vec![None; leaf.chunks.len()];
-        let mut making = Making { image, number, unit, leaf, filled, distrusts: false };
+        let mut making = Making { image, number, unit, leaf, filled, distrusts: false, shuns_whole: false };
         self.fill(&mut making);
         self.making = Some(making);
         Ok(())
@@ -241,7 +249,7 @@ impl Updater {
         };
         let is_short = lacks.iter().enumerate().any(|(at, lacks)| *lacks && brings.get(at) != Some(&true));
         if is_short || is_needless {
-            let frames = frames_for(&making.leaf, &lacks);
+            let frames = making.frames_lacked();
             self.reroute(now, frames)?;
         }
         Ok(is_short || is_needless)
@@ -281,7 +289,7 @@ impl Updater {
         };
         let (image, unit) = (expected.image, expected.unit);
         let is_whole = !making.lacks().contains(&true);
-        let frames = frames_for(&making.leaf, &making.lacks());
+        let frames = making.frames_lacked();
         self.making = Some(making);
         match decoded {
             Err(message) => {
@@ -290,7 +298,8 @@ impl Updater {
                 Ok(Err((cause::BAD_RELEASE, message)))
             }
             Ok(Decoded::Unfit) => {
-                // The running slot is not what it was when the patch was made, or an earlier frame is needed first.
+                // The running slot is not what it was when the patch was made, the target slot not what was written, or an
+                // earlier frame is needed first.
                 warn!(unit, "a frame does not fit what is there");
                 self.reroute(now, frames)?;
                 Ok(Ok(false))
@@ -339,11 +348,35 @@ impl Updater {
             return Ok(Decoded::Unfit);
         }
         let unit = std::mem::take(&mut self.unit);
-        let decoded = self.decode(making, &chunks, &unit[context], vouched);
+        let decoded = match making.leaf.before_of(frame) {
+            None => self.decode(making, &chunks, &unit[context], vouched).map(|()| true),
+            Some(before) => match self.read_before(making, before) {
+                Some(before) => self.decode(making, &chunks, &before, vouched).map(|()| true),
+                None => Ok(false),
+            },
+        };
         self.unit = unit;
-        decoded?;
+        if !decoded? {
+            making.shuns_whole = true;
+            return Ok(Decoded::Unfit);
+        }
         self.scatter(making, &chunks, Source::Frame);
         Ok(Decoded::Done)
+    }
+
+    /// The image right before the unit, from the target slot. None when it is not what it should be.
+    fn read_before(&self, making: &Making, before: Before) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; before.length as usize];
+        self.read_made(making.image, making.unit.offset - u64::from(before.length), &mut bytes).ok()?;
+        Vouched::by_half(&bytes, &before.sha256).is_some().then_some(bytes)
+    }
+
+    /// Reads what was made of the image already.
+    fn read_made(&self, image: usize, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let part = self.parts.get(image).ok_or_else(|| io::Error::other("no such part"))?;
+        part.read(offset, bytes)?;
+        restore_head(self.heads[image].as_deref(), offset, bytes);
+        Ok(())
     }
 
     /// Unfit when the ranges of the running slot are not what the patch was made with.
@@ -466,7 +499,7 @@ impl Updater {
         }
         let lacks = making.lacks();
         if lacks.contains(&true) {
-            let frames = frames_for(&making.leaf, &lacks);
+            let frames = making.frames_lacked();
             self.making = Some(making);
             return self.reroute(now, frames);
         }
@@ -483,7 +516,7 @@ impl Updater {
         making.distrusts = true;
         making.filled.fill(None);
         self.fill(&mut making);
-        let frames = frames_for(&making.leaf, &making.lacks());
+        let frames = making.frames_lacked();
         self.making = Some(making);
         self.reroute(now, frames)
     }
@@ -567,10 +600,10 @@ impl Updater {
                     self.unit.copy_within(inside..inside + range.len(), range.start);
                 }
                 None => {
-                    let part =
-                        self.parts.get(making.image).ok_or_else(|| io::Error::other("no such part"))?;
-                    part.read(other, &mut self.unit[range.clone()])?;
-                    restore_head(self.heads[making.image].as_deref(), other, &mut self.unit[range]);
+                    let mut unit = std::mem::take(&mut self.unit);
+                    let read = self.read_made(making.image, other, &mut unit[range]);
+                    self.unit = unit;
+                    read?;
                 }
             }
             making.filled[at] = Some(Source::Free);

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::release::{Chunking, INDEX_BYTES, LEAF_BYTES, Leaf, UNIT_BYTES, Unit};
 
 const MAGIC: &[u8; 4] = b"VIGM";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const FOOTER_BYTES: u64 = 60;
 const HASH_BYTES: u64 = 32;
 const ENTRY_BYTES: u64 = 44;
@@ -170,6 +170,7 @@ impl MapWriter {
     pub fn push(&mut self, mut leaf: Leaf, digest: [u8; 32]) -> io::Result<()> {
         use crate::release::Kind;
         leaf.frames.clear();
+        leaf.before = None;
         for chunk in &mut leaf.chunks {
             if let Kind::Same { hash, .. } = chunk.kind {
                 chunk.kind = Kind::Data(hash);
@@ -296,7 +297,7 @@ impl CutUnit {
             length: *length,
             kind: if *is_zero { Kind::Zero } else { Kind::Data(hash.short()) },
         });
-        Leaf { context: 0, frames: vec![], chunks: chunks.collect() }
+        Leaf { context: 0, before: None, frames: vec![], chunks: chunks.collect() }
     }
 }
 

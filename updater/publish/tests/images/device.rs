@@ -16,7 +16,7 @@ use vigil_publish::release::{self, Release};
 use vigil_publish::repository::Repository;
 use vigil_updater::boot::FileBoot;
 use vigil_updater::config::Config;
-use vigil_updater::release::{Chunking, InstallPolicy, target_name};
+use vigil_updater::release::{Chunking, Index, InstallPolicy, target_name};
 use vigil_updater::service::Updater;
 use vigil_updater::slot::{Cutter, MapWriter};
 use vigil_wire::{Fetch, Request, Response, State, UpdateStatus};
@@ -80,15 +80,34 @@ impl Vendor {
 impl Vendor {
     /// Signs a release again with another index of its patch.
     pub(crate) fn change_patch_index(&mut self, sequence: u64, change: impl Fn(&mut Vec<u8>)) -> Result<()> {
+        self.change(sequence, |image, blobs| change_blob(&mut image["patches"][0]["index"], blobs, change))
+    }
+
+    /// Signs a release again with other leaves, of the same length.
+    pub(crate) fn change_leaves(&mut self, sequence: u64, change: impl Fn(&mut [u8])) -> Result<()> {
+        self.change(sequence, |image, blobs| {
+            let mut hashes = Vec::new();
+            let index = std::fs::read(blobs.join(image["index"]["sha256"].as_str().context("no index")?))?;
+            let units = Index::parse(&index)?.units().to_vec();
+            change_blob(&mut image["leaves"], blobs, |leaves| {
+                for unit in &units {
+                    let leaf = &mut leaves[unit.leaf_offset as usize..][..unit.leaf_length as usize];
+                    change(leaf);
+                    hashes.push(Sha256::digest(leaf));
+                }
+            })?;
+            change_blob(&mut image["index"], blobs, |index| {
+                for (entry, hash) in index[28..].chunks_exact_mut(80).zip(hashes) {
+                    entry[16..48].copy_from_slice(&hash);
+                }
+            })
+        })
+    }
+
+    fn change(&mut self, sequence: u64, change: impl FnOnce(&mut Value, &Path) -> Result<()>) -> Result<()> {
         let name = target_name(PRODUCT, &format!("{sequence}.0.0"));
         let mut manifest: Value = serde_json::from_slice(&self.repository.read_target(&name)?)?;
-        let part = &mut manifest["images"][0]["patches"][0]["index"];
-        let blobs = self.repository.directory().join("blobs");
-        let mut index = std::fs::read(blobs.join(part["sha256"].as_str().context("there is no patch")?))?;
-        change(&mut index);
-        let sha256 = HEXLOWER.encode(&Sha256::digest(&index));
-        std::fs::write(blobs.join(&sha256), &index)?;
-        *part = serde_json::json!({ "size": index.len(), "sha256": sha256 });
+        change(&mut manifest["images"][0], &self.repository.directory().join("blobs"))?;
         let custom = self
             .repository
             .targets()
@@ -98,6 +117,16 @@ impl Vendor {
         self.repository.settle(&self.ring, Timestamp::now())?;
         Ok(())
     }
+}
+
+/// Has a part of a manifest name a blob with another content.
+fn change_blob(part: &mut Value, blobs: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+    let mut content = std::fs::read(blobs.join(part["sha256"].as_str().context("there is no such part")?))?;
+    change(&mut content);
+    let sha256 = HEXLOWER.encode(&Sha256::digest(&content));
+    std::fs::write(blobs.join(&sha256), &content)?;
+    *part = serde_json::json!({ "size": content.len(), "sha256": sha256 });
+    Ok(())
 }
 
 /// Something that happens to the device at a turn.

@@ -188,6 +188,27 @@ fn where_zstd_packs_otherwise_than_at_the_publisher_the_patch_is_given_up_at_onc
 }
 
 #[test]
+fn where_the_slot_does_not_hold_what_was_written_before_a_unit_small_frames_make_it() {
+    let image = [1, 2, 3].map(|seed| build(&[Piece::Words(seed, 1_500_000)])).concat();
+    let fetched = |change: fn(&mut [u8])| -> anyhow::Result<(u64, String)> {
+        let directory = tempfile::tempdir()?;
+        let mut vendor = Vendor::new(directory.path())?;
+        vendor.publish(1, &image, Chunking::Aligned(4096), 0)?;
+        vendor.change_leaves(1, change)?;
+        let device = Device::new(directory.path(), &[], &[], image.len() as u64)?;
+        let (content, status) = device.install(1, &[], 200_000, image.len())?;
+        anyhow::ensure!(content == image, "the slot is not the image");
+        Ok((status.outcome.unwrap_or_default().fetch_bytes, device.events()?))
+    };
+    let (whole, events) = fetched(|_| {}).unwrap();
+    assert!(!events.contains("install.rerouted"), "{events}");
+    // The slot cannot be changed between two units, but what it should hold can.
+    let other_hash = |leaf: &mut [u8]| leaf[8] ^= u8::from(leaf[4..8] != [0; 4]);
+    let (small, events) = fetched(other_hash).unwrap();
+    assert!(events.contains("install.rerouted") && small > whole, "{small} {whole} {events}");
+}
+
+#[test]
 fn frames_that_are_not_needed_are_done_without() {
     install(&Case {
         old: vec![Piece::Words(1, 500_000)],
