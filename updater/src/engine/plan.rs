@@ -142,10 +142,12 @@ pub fn frames_for(leaf: &Leaf, lacks: &[bool]) -> Vec<u16> {
     if frames.is_empty() || !leaf.has_whole() {
         return frames;
     }
-    let whole = u64::from(leaf.frames[0].compressed) + REQUEST_BYTES;
-    let runs = frames.chunk_by(|one, other| one + 1 == *other).count() as u64;
-    let bytes: u64 = frames.iter().map(|frame| u64::from(leaf.frames[usize::from(*frame)].compressed)).sum();
-    if whole <= bytes + runs * REQUEST_BYTES { vec![0] } else { frames }
+    let cost = |frames: &[u16]| {
+        let mut requests = Requests::default();
+        spans_from(0, leaf, frames).for_each(|(offset, length)| requests.add(offset, length));
+        requests.bytes + requests.count * REQUEST_BYTES
+    };
+    if cost(&[0]) <= cost(&frames) { vec![0] } else { frames }
 }
 
 /// The frames to fetch for these chunks without the one that holds all.
@@ -156,7 +158,10 @@ pub fn small_frames_for(leaf: &Leaf, lacks: &[bool]) -> Vec<u16> {
 
 /// Where these frames of a unit lie in the frames' file, and their bytes.
 pub fn spans<'a>(unit: &Unit, leaf: &'a Leaf, frames: &'a [u16]) -> impl Iterator<Item = (u64, u32)> + 'a {
-    let begin = unit.frames_offset;
+    spans_from(unit.frames_offset, leaf, frames)
+}
+
+fn spans_from<'a>(begin: u64, leaf: &'a Leaf, frames: &'a [u16]) -> impl Iterator<Item = (u64, u32)> + 'a {
     let spans = leaf.frames.iter().scan(begin, |offset, frame| {
         let span = (*offset, frame.compressed);
         *offset += u64::from(frame.compressed);
@@ -274,6 +279,10 @@ mod tests {
         assert_eq!(frames_for(&leaf, &lacks(&[0, 1, 2])), [1, 2]);
         assert_eq!(frames_for(&leaf, &lacks(&[0, 2, 7])), [0]);
         assert!(frames_for(&leaf, &lacks(&[])).is_empty());
+        // What lies between two small frames may be cheaper than asking twice.
+        leaf.frames[0].compressed = 2250;
+        leaf.frames[2].compressed = 100;
+        assert_eq!(frames_for(&leaf, &lacks(&[0, 4])), [1, 3]);
     }
 
     #[test]
