@@ -4,6 +4,8 @@ use std::io;
 
 use sha2::{Digest, Sha256};
 
+use super::patch::Range;
+
 /// Bytes with the hash that was signed.
 #[derive(Clone, Copy, Debug)]
 pub struct Vouched<'f>(&'f [u8]);
@@ -18,20 +20,58 @@ impl<'f> Vouched<'f> {
     pub fn by_half(bytes: &'f [u8], half: &[u8; 16]) -> Option<Self> {
         (Sha256::digest(bytes)[..16] == *half).then_some(Self(bytes))
     }
+}
 
-    /// Parts that lie one behind the other, from the first byte on.
-    pub fn parts(self, lengths: impl Iterator<Item = u32>) -> impl Iterator<Item = Self> {
-        let mut rest = self.0;
-        lengths.map_while(move |length| {
-            let (part, behind) = rest.split_at_checked(length as usize)?;
-            rest = behind;
-            Some(Self(part))
-        })
+/// Bytes of an old image, some of them zstd frames, which are unpacked where they lie: there is no room for both.
+#[derive(Debug)]
+pub struct Unpacking {
+    bytes: Vec<u8>,
+    /// Before the bytes, so that what is unpacked never reaches what is not yet.
+    room: usize,
+}
+
+impl Unpacking {
+    /// Of these ranges, which are still to be read.
+    pub fn new(ranges: &[Range]) -> Self {
+        let (mut packed, mut unpacked, mut room) = (0, 0, 0);
+        for range in ranges {
+            packed += range.length as usize;
+            unpacked += range.in_prefix() as usize;
+            room = room.max(unpacked.saturating_sub(packed));
+        }
+        Self { bytes: vec![0; room + packed], room }
     }
 
-    /// The bytes.
-    pub fn bytes(self) -> &'f [u8] {
-        self.0
+    /// Where the ranges belong, one behind the other.
+    pub fn packed(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.room..]
+    }
+
+    /// Unpacks them with `scratch`. None when the SHA-256 of the ranges has another first half.
+    pub fn unpack(
+        mut self,
+        ranges: &[Range],
+        half: &[u8; 16],
+        decoder: &mut Decoder,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<Vec<u8>>, String> {
+        if Vouched::by_half(&self.bytes[self.room..], half).is_none() {
+            return Ok(None);
+        }
+        let (mut from, mut to) = (self.room, 0);
+        for range in ranges {
+            let part = from..from + range.length as usize;
+            from = part.end;
+            if range.unpacked == 0 {
+                self.bytes.copy_within(part, to);
+            } else {
+                decoder.decode(Vouched(&self.bytes[part]), &[], range.unpacked as usize, scratch)?;
+                self.bytes[to..to + scratch.len()].copy_from_slice(scratch);
+            }
+            to += range.in_prefix() as usize;
+        }
+        self.bytes.truncate(to);
+        Ok(Some(self.bytes))
     }
 }
 
@@ -93,6 +133,37 @@ mod tests {
             .decode(Vouched::new(&frame, &sha256).unwrap(), &prefix, raw.len(), &mut out)
             .unwrap();
         assert_eq!(out, raw);
+    }
+
+    #[test]
+    fn ranges_are_unpacked_where_they_lie_if_their_hash_is_right() {
+        let (one, other) = (b"a block of an old file ".repeat(900), b"x".repeat(3));
+        let ((packed_one, _), (packed_other, _)) = (frame(&one, b""), frame(&other, b""));
+        // The second is longer packed than unpacked.
+        assert!(packed_other.len() > other.len());
+        let parts: [(&[u8], &[u8]); 5] = [
+            (b"before ", b"before "),
+            (&packed_other, &other),
+            (&packed_one, &one),
+            (b" between ", b" between "),
+            (&packed_one, &one),
+        ];
+        let ranges = parts.map(|(packed, unpacked)| Range {
+            begin: 0,
+            length: packed.len() as u32,
+            unpacked: if packed == unpacked { 0 } else { unpacked.len() as u32 },
+        });
+        let packed = parts.map(|part| part.0).concat();
+        let mut half = [0; 16];
+        half.copy_from_slice(&Sha256::digest(&packed)[..16]);
+        let unpack = |half: &[u8; 16]| {
+            let mut unpacking = Unpacking::new(&ranges);
+            unpacking.packed().copy_from_slice(&packed);
+            unpacking.unpack(&ranges, half, &mut Decoder::default(), &mut Vec::new())
+        };
+        assert_eq!(unpack(&half).unwrap().unwrap(), parts.map(|part| part.1).concat());
+        half[3] ^= 1;
+        assert_eq!(unpack(&half), Ok(None));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod patch;
 pub use chunk::{
     CHUNK_BYTES_MAX, CHUNKS, ChunkHash, Chunking, FIRST_UNIT_BYTES, UNIT_BYTES, is_zero, unit_digest,
 };
-pub use decoder::{Decoder, Vouched};
+pub use decoder::{Decoder, Unpacking, Vouched};
 pub use index::{FRAME_BYTES, INDEX_BYTES, Index, IndexError, Unit};
 pub use leaf::{BEFORE_BYTES, Before, Chunk, Frame, Kind, LEAF_BYTES, Leaf, most_compressed};
 pub use manifest::{

@@ -13,8 +13,8 @@ use super::steps::slot_cause;
 use super::survey::{Known, is_whole};
 use crate::engine::plan::{BLOCK_BYTES, frames_for, joins, small_frames_for, spans};
 use crate::engine::{Event, Now, Step, Way, cause};
-use crate::release::patch::{Block, Range};
-use crate::release::{Before, ChunkHash, Kind, Leaf, Packer, Unit, Vouched, blob_path};
+use crate::release::patch::Block;
+use crate::release::{Before, ChunkHash, Kind, Leaf, Packer, Unit, Unpacking, Vouched, blob_path};
 use crate::slot::HEAD_BYTES;
 
 /// A unit that is being made, in `Updater::unit`.
@@ -385,25 +385,23 @@ impl Updater {
         let Some(running) = self.known.get(making.image).and_then(|known| known.running.as_ref()) else {
             return Ok(Decoded::Unfit);
         };
-        let mut ranges = vec![0; patch.ranges_length() as usize];
-        let mut rest = &mut ranges[..];
+        let mut unpacking = Unpacking::new(&patch.ranges);
+        let mut rest = unpacking.packed();
         for range in &patch.ranges {
-            let (bytes, behind) = std::mem::take(&mut rest).split_at_mut(range.length as usize);
+            let (bytes, behind) = rest.split_at_mut(range.length as usize);
             if running.read_exact_at(bytes, range.begin).is_err() {
                 return Ok(Decoded::Unfit);
             }
             rest = behind;
         }
+        let told = |error: String| format!("unit {} of the image: {error}", making.number);
         // Nothing that is not vouched for reaches the decompressor.
-        let Some(vouched_ranges) = Vouched::by_half(&ranges, &patch.prefix_sha256) else {
-            return Ok(Decoded::Unfit);
-        };
+        let prefix =
+            unpacking.unpack(&patch.ranges, &patch.prefix_sha256, &mut self.decoder, &mut self.scratch);
+        let Some(prefix) = prefix.map_err(told)? else { return Ok(Decoded::Unfit) };
         let chunks: Vec<_> = (0..patch.chunks.len()).filter(|at| patch.chunks[*at]).collect();
         let length = chunks.iter().map(|at| making.leaf.chunks[*at].length).sum();
         let size = patch.decoded_length(length).ok_or("packed blocks that are not in its chunks")?;
-        let told = |error: String| format!("unit {} of the image: {error}", making.number);
-        // The ranges as they are need not be in memory beside what they unpack to.
-        let prefix = self.unpack(&patch.ranges, vouched_ranges).map_err(told)?.unwrap_or(ranges);
         self.decoder.decode(vouched, &prefix, size as usize, &mut self.scratch).map_err(told)?;
         drop(prefix);
         if patch.blocks.is_empty() {
@@ -411,23 +409,6 @@ impl Updater {
             return Ok(Decoded::Done);
         }
         self.scatter_packed(making, &chunks, &patch.blocks)
-    }
-
-    /// The prefix of a patch frame, when some of its ranges are packed.
-    fn unpack(&mut self, ranges: &[Range], bytes: Vouched<'_>) -> Result<Option<Vec<u8>>, String> {
-        if ranges.iter().all(|range| range.unpacked == 0) {
-            return Ok(None);
-        }
-        let mut prefix = Vec::with_capacity(ranges.iter().map(|range| range.in_prefix() as usize).sum());
-        for (range, part) in ranges.iter().zip(bytes.parts(ranges.iter().map(|range| range.length))) {
-            if range.unpacked == 0 {
-                prefix.extend_from_slice(part.bytes());
-            } else {
-                self.decoder.decode(part, &[], range.unpacked as usize, &mut self.scratch)?;
-                prefix.extend_from_slice(&self.scratch);
-            }
-        }
-        Ok(Some(prefix))
     }
 
     /// Packs what was decoded, and puts it into the places of these chunks.
