@@ -272,8 +272,10 @@ pub struct UpdatePlan {
     pub fetch_bytes: u64,
     /// In so many requests.
     pub requests: u64,
-    /// Indexes and leaves, which were fetched to know that.
+    /// Indexes and leaves, which were fetched to know that, 300 bytes for each request included.
     pub index_bytes: u64,
+    /// Metadata and the manifest, which were fetched before, since the release was asked for, counted alike.
+    pub metadata_bytes: u64,
     /// What a device would fetch that has nothing.
     pub full_bytes: u64,
     /// Written to the slot's flash, at most.
@@ -305,8 +307,10 @@ pub struct UpdateOutcome {
     pub fetch_bytes: u64,
     /// In so many requests.
     pub requests: u64,
-    /// Indexes and leaves.
+    /// Indexes and leaves, 300 bytes for each request included.
     pub index_bytes: u64,
+    /// Metadata and manifests since the release was asked for, counted alike.
+    pub metadata_bytes: u64,
     /// Written to the slot's flash.
     pub write_bytes: u64,
     /// Of the units that were made, in the slot that was written already.

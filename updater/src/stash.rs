@@ -212,6 +212,7 @@ mod tests {
             fetch_bytes: most,
             requests: most,
             index_bytes: most,
+            metadata_bytes: most,
             write_bytes: most,
             present_bytes: most,
             running_bytes: most,

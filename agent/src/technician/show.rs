@@ -190,10 +190,11 @@ fn update_line(value: &Value) -> String {
 }
 
 /// What the install, or the last one, was to cost, and what it cost.
-const COSTS: [(&str, &str); 10] = [
+const COSTS: [(&str, &str); 11] = [
     ("fetch", "fetch_bytes"),
     ("requests", "requests"),
     ("indexes", "index_bytes"),
+    ("metadata", "metadata_bytes"),
     ("write", "write_bytes"),
     ("running slot", "running_bytes"),
     ("in place", "present_bytes"),

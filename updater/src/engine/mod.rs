@@ -425,6 +425,7 @@ impl Engine {
         let note = Output::Note { kind: "install.planned".to_owned(), message: plan.to_string() };
         // What a restart leaves to be done is planned anew; the outcome is held against what was planned at first.
         if let Some(install) = &mut self.journal.install {
+            plan.metadata_bytes = install.outcome.metadata_bytes;
             install.plan.get_or_insert(plan);
         }
         if self.journal.state == State::Writing {

@@ -612,10 +612,13 @@ fn a_link_that_breaks_often_is_no_failure_as_long_as_frames_come() {
 
 #[test]
 fn the_outcome_is_held_against_the_first_plan_and_outlives_a_power_cut() {
-    let mut world = World::new(SOUND, vec![]).run_to(State::Writing);
+    let mut world = World::new(SOUND, vec![]);
+    world.engine.as_mut().unwrap().outcome_mut().unwrap().1.metadata_bytes = 900;
+    let mut world = world.run_to(State::Writing);
     let install = |world: &World| world.disk.journal.install.clone().unwrap();
     let first = install(&world).plan.unwrap();
     assert_eq!(first.fetch_bytes, UNIT_COST * (FRAMES * IMAGES) as u64);
+    assert_eq!(first.metadata_bytes, 900);
     for _ in 0..3 {
         world.step();
     }

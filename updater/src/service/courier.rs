@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use vigil_tuf::{Fetched, Role, encoded_path};
-use vigil_wire::{Fetch, Need, Response, Trouble};
+use vigil_wire::{Fetch, Need, Response, State, Trouble};
 
 use super::make::{Expected, Refusal};
 use super::steps::slot_cause;
@@ -193,7 +193,8 @@ impl Updater {
         let Some(mut open) = self.courier.open.take_if(|open| open.need.need == need) else {
             return Ok(refused("stale_need", "this is not what was asked for last; ask for the next need"));
         };
-        self.count_fed(&mut open, blob.len() as u64);
+        let is_answered = !blob.is_empty() || fetch == Fetch::Missing;
+        self.count_fed(&mut open, blob.len() as u64, is_answered);
         if offset != open.need.offset + open.received {
             return self.fetch_failed(
                 &open,
@@ -249,21 +250,24 @@ impl Updater {
     }
 
     /// Counts what came, as the plan counts: whether it is of use or not.
-    fn count_fed(&mut self, open: &mut Open, bytes: u64) {
+    fn count_fed(&mut self, open: &mut Open, bytes: u64, is_answered: bool) {
         let now = now().boot;
         let elapsed = now.saturating_sub(std::mem::replace(&mut open.counted_at, now));
+        let requests = u64::from(open.received == 0 && is_answered);
+        let cost = bytes + requests * REQUEST_BYTES;
         match open.what {
             What::Frames { .. } => self.count(|outcome| {
-                if open.received == 0 && bytes > 0 {
-                    outcome.requests += 1;
-                    outcome.fetch_bytes += REQUEST_BYTES;
-                }
-                outcome.fetch_bytes += bytes;
+                outcome.requests += requests;
+                outcome.fetch_bytes += cost;
                 outcome.fetch_millis += elapsed.as_millis() as u64;
             }),
             What::Index { .. } | What::Leaves { .. } | What::PatchIndex { .. } => {
-                self.count(|outcome| outcome.index_bytes += bytes);
+                self.count(|outcome| outcome.index_bytes += cost);
             }
+            What::Trust(_) | What::Manifest if self.engine.journal().state == State::Checking => {
+                self.count(|outcome| outcome.metadata_bytes += cost);
+            }
+            // Refreshes that no install waits for are no release's.
             What::Trust(_) | What::Manifest => {}
         }
     }

@@ -31,7 +31,9 @@ impl Updater {
 /// Goes on counting where the process before was ended.
 pub(super) fn take_up(journal: &mut Journal, stash: &Stash) {
     let Some(install) = &mut journal.install else { return };
-    let total = |outcome: &OutcomeStatus| outcome.fetch_bytes + outcome.index_bytes + outcome.write_bytes;
+    let total = |outcome: &OutcomeStatus| {
+        outcome.fetch_bytes + outcome.index_bytes + outcome.metadata_bytes + outcome.write_bytes
+    };
     if let Some(outcome) = stash.outcome(install.number)
         && total(&outcome) > total(&install.outcome)
     {

@@ -12,7 +12,7 @@ use vigil_wire::{PlanStatus, ProgressState};
 
 use super::Updater;
 use crate::config::Place as ConfigPlace;
-use crate::engine::plan::{Candidate, Place, Planner};
+use crate::engine::plan::{Candidate, Place, Planner, REQUEST_BYTES};
 use crate::engine::{Survey, Way};
 use crate::release::{Chunking, Index, Leaf, Manifest, Packing, Patch, Patches, patch};
 use crate::slot::{Cutter, HEAD_BYTES, Map, MapWriter, Seed, Seeds};
@@ -190,16 +190,20 @@ impl Updater {
         for (image, wanted) in work.manifest().images.iter().enumerate() {
             let Some(index) = work.index(image) else { return Err(io::Error::other("an index is not here")) };
             planner.begin_image();
-            index_bytes += wanted.index.size;
+            index_bytes += wanted.index.size + REQUEST_BYTES;
             let known = self.known.get(image);
             if let Some(patch) = known.and_then(|known| wanted.patches.get(known.patch?)) {
-                index_bytes += patch.index.size;
+                index_bytes += patch.index.size + REQUEST_BYTES;
             }
+            // Leaves that lie one behind the other come with one request.
+            let mut is_coming = false;
             let mut ways_of_image = Vec::with_capacity(index.units().len());
             for (number, unit) in index.units().iter().enumerate() {
                 let leaf = self.leaf(image, number)?;
-                if known.is_none_or(|known| !known.units.contains_key(&unit.digest)) {
-                    index_bytes += u64::from(unit.leaf_length);
+                let was_coming = is_coming;
+                is_coming = known.is_none_or(|known| !known.units.contains_key(&unit.digest));
+                if is_coming && unit.leaf_length > 0 {
+                    index_bytes += u64::from(unit.leaf_length) + if was_coming { 0 } else { REQUEST_BYTES };
                 }
                 let candidate = Candidate {
                     unit,

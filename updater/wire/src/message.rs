@@ -343,8 +343,10 @@ pub struct PlanStatus {
     pub fetch_bytes: u64,
     /// In so many requests.
     pub requests: u64,
-    /// What was fetched to know that: indexes and leaves.
+    /// What was fetched to know that: indexes and leaves, 300 bytes for each request included.
     pub index_bytes: u64,
+    /// What was fetched before, since the release was asked for: metadata and the manifest, counted alike.
+    pub metadata_bytes: u64,
     /// What a device would fetch that has nothing.
     pub full_bytes: u64,
     /// Written to the slot's flash, at most.
@@ -374,8 +376,10 @@ pub struct OutcomeStatus {
     pub fetch_bytes: u64,
     /// Requests for them that were answered.
     pub requests: u64,
-    /// Indexes and leaves that came.
+    /// Indexes and leaves that came, and 300 bytes for each request for them.
     pub index_bytes: u64,
+    /// Metadata and manifests that came since the release was asked for, counted alike.
+    pub metadata_bytes: u64,
     /// Written to the slot's flash.
     pub write_bytes: u64,
     /// Of the units that were made, in the target slot already.
@@ -403,7 +407,7 @@ impl OutcomeStatus {
 
     /// Whether anything was fetched or written at all.
     pub fn is_none(&self) -> bool {
-        self.fetch_bytes == 0 && self.index_bytes == 0 && self.write_bytes == 0
+        self.fetch_bytes == 0 && self.index_bytes == 0 && self.metadata_bytes == 0 && self.write_bytes == 0
     }
 }
 

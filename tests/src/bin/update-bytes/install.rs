@@ -70,6 +70,8 @@ pub(crate) struct Installed {
     pub(crate) case: Case,
     /// Both directions, headers and metadata too.
     pub(crate) wire_bytes: u64,
+    /// Of these, what came before the release was asked for: the metadata of a device that has just been switched on.
+    pub(crate) refresh_bytes: u64,
     pub(crate) requests: u64,
     pub(crate) plan: PlanStatus,
     /// From the first request for the release on.
@@ -82,12 +84,13 @@ pub(crate) struct Installed {
 
 impl Installed {
     pub(crate) fn planned(&self) -> u64 {
-        self.plan.fetch_bytes + self.plan.index_bytes
+        self.plan.fetch_bytes + self.plan.index_bytes + self.plan.metadata_bytes
     }
 
-    /// By which part of it the wire's bytes are more than what was planned.
+    /// By which part of it the install's bytes on the wire are more than what was planned.
     pub(crate) fn off(&self) -> f64 {
-        (self.wire_bytes as f64 - self.planned() as f64) / self.planned() as f64
+        let spent = self.wire_bytes - self.refresh_bytes;
+        (spent as f64 - self.planned() as f64) / self.planned() as f64
     }
 }
 
@@ -192,6 +195,7 @@ impl<'b> Bench<'b> {
             device.vigil(&["status"]).ok()?["trust"]["refreshed_at"].is_number().then_some(())
         })?;
         let refreshing = self.vendor.files.take_served().len() as u64;
+        let refresh_bytes = self.vendor.files.take_wire_bytes();
         let release = target_name(self.product, case.version());
         let response = courier.ask(&Request::Install { envelope: None, release: Some(release) })?;
         ensure!(!matches!(response, Response::Refused { .. }), "refused: {response:?}");
@@ -208,7 +212,8 @@ impl<'b> Bench<'b> {
         let first = served.first().context("nothing was fetched")?;
         let installed = Installed {
             case,
-            wire_bytes: self.vendor.files.take_wire_bytes(),
+            wire_bytes: refresh_bytes + self.vendor.files.take_wire_bytes(),
+            refresh_bytes,
             requests: served.len() as u64 + refreshing,
             plan: plan.context("the updater tells no plan")?,
             seconds: ended.saturating_duration_since(first.at).as_secs_f64(),

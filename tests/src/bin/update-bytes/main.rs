@@ -279,9 +279,7 @@ impl Measured {
             let name = installed.case.name();
             tell(&format!("{name}: vigil-updaterd, KiB"), installed.updaterd_kib as f64, UPDATERD_KIB as f64);
             tell(&format!("{name}: vigild, KiB"), installed.vigild_kib as f64, VIGILD_KIB as f64);
-            if installed.case != Case::Identical {
-                tell(&format!("{name}: off the plan"), installed.off().abs(), PLAN_OFF);
-            }
+            tell(&format!("{name}: off the plan"), installed.off().abs(), PLAN_OFF);
         }
         held
     }
@@ -294,6 +292,7 @@ impl Measured {
                 serde_json::json!({
                     "old_image": installed.case.name(),
                     "wire_bytes": installed.wire_bytes,
+                    "refresh_bytes": installed.refresh_bytes,
                     "requests": installed.requests,
                     "plan": installed.plan,
                     "seconds": installed.seconds,
