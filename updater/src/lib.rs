@@ -9,6 +9,7 @@ pub mod evidence;
 pub mod floor;
 pub mod hook;
 pub mod journal;
+pub mod memory;
 pub mod release;
 pub mod sandbox;
 pub mod service;

@@ -8,7 +8,7 @@ use lexopt::prelude::*;
 use tracing::warn;
 use vigil_updater::config::{BootConfig, Config};
 use vigil_updater::service::{self, Access, Updater};
-use vigil_updater::{boot, sandbox};
+use vigil_updater::{boot, memory, sandbox};
 
 const HELP: &str = "\
 vigil-updaterd: installs signed releases into the other slot; speaks AF_UNIX only
@@ -160,6 +160,7 @@ fn print_boot_order(config: &Config, json: bool) -> anyhow::Result<()> {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
+    memory::give_back_large();
     let confined = match sandbox::confine() {
         Ok(()) => true,
         Err(error) if config.require_seccomp => {
