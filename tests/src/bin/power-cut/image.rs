@@ -53,8 +53,9 @@ mount -t tmpfs tmpfs /run
 mkdir -p /run/vigil-updater /run/lock
 ln -s /run /var/run
 ln -s /run/lock /var/lock
-for module in virtio virtio_ring virtio_mmio virtio_blk virtio_console; do
-    if [ -f /modules/$module.ko ]; then insmod /modules/$module.ko; fi
+# Which of the first two needs the other depends on the kernel's version.
+for module in virtio_ring virtio virtio_ring virtio_mmio virtio_blk virtio_console; do
+    if [ -f /modules/$module.ko ] && ! [ -d /sys/module/$module ]; then insmod /modules/$module.ko; fi
 done
 slot=
 for word in $(cat /proc/cmdline); do
