@@ -169,6 +169,7 @@ impl Factory {
             (built, "usr/bin/vigil-updaterd"),
             (cross.join("ld-linux-aarch64.so.1"), "lib/ld-linux-aarch64.so.1"),
             (cross.join("libc.so.6"), "lib/libc.so.6"),
+            (cross.join("libm.so.6"), "lib/libm.so.6"),
             (cross.join("libgcc_s.so.1"), "lib/libgcc_s.so.1"),
             (root.to_owned(), "etc/vigil/root.json"),
         ] {
