@@ -14,7 +14,9 @@ use super::survey::{Known, is_whole};
 use crate::engine::plan::{BLOCK_BYTES, frames_for, joins, small_frames_for, spans};
 use crate::engine::{Event, Now, Step, Way, cause};
 use crate::release::patch::Block;
-use crate::release::{Before, ChunkHash, Kind, Leaf, Packer, Unit, Unpacking, Vouched, blob_path};
+use crate::release::{
+    BEFORE_BYTES, Before, ChunkHash, Kind, Leaf, Packer, Unit, Unpacking, Vouched, blob_path, is_zero,
+};
 use crate::slot::HEAD_BYTES;
 
 /// A unit that is being made, in `Updater::unit`.
@@ -73,6 +75,38 @@ impl Making {
 
     fn length(&self, at: usize) -> usize {
         self.leaf.chunks[at].length as usize
+    }
+}
+
+/// The last bytes that were made of an image and are what was signed: what the next unit's frame is decoded with.
+#[derive(Default)]
+pub(super) struct Behind {
+    image: usize,
+    /// Where in the image they end.
+    end: u64,
+    /// [`BEFORE_BYTES`] at most.
+    bytes: Vec<u8>,
+}
+
+impl Behind {
+    /// Takes in the unit that begins at `offset`; what does not lie right before it is dropped.
+    fn push(&mut self, image: usize, offset: u64, unit: &[u8]) {
+        if (self.image, self.end) != (image, offset) {
+            self.bytes.clear();
+        }
+        (self.image, self.end) = (image, offset + unit.len() as u64);
+        let most = BEFORE_BYTES as usize;
+        let unit = &unit[unit.len().saturating_sub(most)..];
+        let surplus = (self.bytes.len() + unit.len()).saturating_sub(most);
+        self.bytes.drain(..surplus);
+        self.bytes.reserve_exact(most - self.bytes.len());
+        self.bytes.extend_from_slice(unit);
+    }
+
+    /// The last `length` bytes before `end`, if they are here.
+    fn last(&self, image: usize, end: u64, length: u32) -> Option<&[u8]> {
+        let begin = self.bytes.len().checked_sub(length as usize)?;
+        ((self.image, self.end) == (image, end)).then(|| &self.bytes[begin..])
     }
 }
 
@@ -218,7 +252,6 @@ impl Updater {
         self.open_parts()?;
         let unit = self.unit_of(image, number).ok_or_else(|| io::Error::other("there is no such unit"))?;
         let leaf = self.leaf(image, number)?;
-        self.unit.clear();
         self.unit.resize(unit.length as usize, 0);
         let filled = vec![None; leaf.chunks.len()];
         let mut making = Making { image, number, unit, leaf, filled, distrusts: false, shuns_whole: false };
@@ -347,28 +380,42 @@ impl Updater {
         if !(0..first).all(is_there) {
             return Ok(Decoded::Unfit);
         }
-        let unit = std::mem::take(&mut self.unit);
-        let decoded = match making.leaf.before_of(frame) {
-            None => self.decode(making, &chunks, &unit[context], vouched).map(|()| true),
-            Some(before) => match self.read_before(making, before) {
-                Some(before) => self.decode(making, &chunks, &before, vouched).map(|()| true),
-                None => Ok(false),
-            },
-        };
-        self.unit = unit;
-        if !decoded? {
-            making.shuns_whole = true;
-            return Ok(Decoded::Unfit);
+        match making.leaf.before_of(frame) {
+            None => {
+                let unit = std::mem::take(&mut self.unit);
+                let decoded = self.decode(making, &chunks, &unit[context], vouched);
+                self.unit = unit;
+                decoded?;
+            }
+            Some(before) => {
+                self.read_behind(making, before);
+                let behind = std::mem::take(&mut self.behind);
+                let Some(prefix) = behind.last(making.image, making.unit.offset, before.length) else {
+                    making.shuns_whole = true;
+                    return Ok(Decoded::Unfit);
+                };
+                let decoded = self.decode(making, &chunks, prefix, vouched);
+                self.behind = behind;
+                decoded?;
+            }
         }
         self.scatter(making, &chunks, Source::Frame);
         Ok(Decoded::Done)
     }
 
-    /// The image right before the unit, from the target slot. None when it is not what it should be.
-    fn read_before(&self, making: &Making, before: Before) -> Option<Vec<u8>> {
-        let mut bytes = vec![0; before.length as usize];
-        self.read_made(making.image, making.unit.offset - u64::from(before.length), &mut bytes).ok()?;
-        Vouched::by_half(&bytes, &before.sha256).is_some().then_some(bytes)
+    /// Reads the image right before the unit from the target slot, unless it is still in memory. Nothing is if that is not what it
+    /// should be.
+    fn read_behind(&mut self, making: &Making, before: Before) {
+        let (image, end) = (making.image, making.unit.offset);
+        if self.behind.last(image, end, before.length).is_some() {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.behind).bytes;
+        bytes.resize(before.length as usize, 0);
+        let is_read = self.read_made(image, end - u64::from(before.length), &mut bytes).is_ok();
+        if is_read && Vouched::by_half(&bytes, &before.sha256).is_some() {
+            self.behind = Behind { image, end, bytes };
+        }
     }
 
     /// Reads what was made of the image already.
@@ -385,6 +432,8 @@ impl Updater {
         let Some(running) = self.known.get(making.image).and_then(|known| known.running.as_ref()) else {
             return Ok(Decoded::Unfit);
         };
+        // Patches take as much memory as there is for both.
+        self.behind = Behind::default();
         let mut unpacking = Unpacking::new(&patch.ranges);
         let mut rest = unpacking.packed();
         for range in &patch.ranges {
@@ -486,10 +535,14 @@ impl Updater {
         }
         self.repeat(&mut making)?;
         let index = self.engine.work().and_then(|work| work.index(making.image));
+        let has_chunks = index.is_some_and(|index| index.chunking().is_some());
         if index.is_some_and(|index| index.matches(making.number, &making.leaf, &self.unit)) {
+            if has_chunks {
+                self.behind.push(making.image, making.unit.offset, &self.unit);
+            }
             return self.write_unit(now, &making);
         }
-        if making.distrusts || index.is_some_and(|index| index.chunking().is_none()) {
+        if making.distrusts || !has_chunks {
             let message = format!("unit {} of the image is not what was signed", making.number);
             return self.tell(now, Event::Failed { cause: cause::BAD_RELEASE, message });
         }
@@ -540,8 +593,10 @@ impl Updater {
                 Kind::Data(_) | Kind::Same { .. } => continue,
             };
             let is_it = |bytes: &[u8]| ChunkHash::of(bytes).short() == hash;
-            if is_read && is_it(&self.scratch[range.clone()]) {
-                self.unit[range.clone()].copy_from_slice(&self.scratch[range]);
+            let there = &self.scratch[range.clone()];
+            // Blank flash need not be hashed: no chunk of data is blank.
+            if is_read && !is_zero(there) && is_it(there) {
+                self.unit[range].copy_from_slice(there);
                 making.filled[at] = Some(Source::Present);
                 continue;
             }

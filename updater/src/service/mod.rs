@@ -65,6 +65,7 @@ pub struct Updater {
     /// What a frame decodes to, or what the target slot has in place of the unit.
     scratch: Vec<u8>,
     making: Option<make::Making>,
+    behind: make::Behind,
     /// What is known of each image.
     known: Vec<survey::Known>,
     mapping: Option<survey::Mapping>,
@@ -171,6 +172,7 @@ impl Updater {
             unit: Vec::new(),
             scratch: Vec::new(),
             making: None,
+            behind: make::Behind::default(),
             known: Vec::new(),
             mapping: None,
             unmappable: Vec::new(),
@@ -239,6 +241,7 @@ impl Updater {
                     self.unit = Vec::new();
                     self.scratch = Vec::new();
                     self.making = None;
+                    self.behind = make::Behind::default();
                     self.known = Vec::new();
                     self.decoder = Decoder::default();
                 }

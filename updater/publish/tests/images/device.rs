@@ -177,6 +177,11 @@ impl Device {
         Ok(device)
     }
 
+    /// Leaves nothing of it, for another one in its place.
+    pub(crate) fn discard(self) -> Result<()> {
+        Ok(std::fs::remove_dir_all(self.directory)?)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
