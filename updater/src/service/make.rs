@@ -9,14 +9,13 @@ use vigil_durable::crash_point;
 use vigil_wire::OutcomeStatus;
 
 use super::Updater;
+use super::behind::Behind;
 use super::steps::slot_cause;
 use super::survey::{Known, is_whole};
 use crate::engine::plan::{BLOCK_BYTES, frames_for, joins, small_frames_for, spans};
 use crate::engine::{Event, Now, Step, Way, cause};
 use crate::release::patch::Block;
-use crate::release::{
-    BEFORE_BYTES, Before, ChunkHash, Kind, Leaf, Packer, Unit, Unpacking, Vouched, blob_path, is_zero,
-};
+use crate::release::{Before, ChunkHash, Kind, Leaf, Packer, Unit, Unpacking, Vouched, blob_path, is_zero};
 use crate::slot::HEAD_BYTES;
 
 /// A unit that is being made, in `Updater::unit`.
@@ -75,38 +74,6 @@ impl Making {
 
     fn length(&self, at: usize) -> usize {
         self.leaf.chunks[at].length as usize
-    }
-}
-
-/// The last bytes that were made of an image and are what was signed: what the next unit's frame is decoded with.
-#[derive(Default)]
-pub(super) struct Behind {
-    image: usize,
-    /// Where in the image they end.
-    end: u64,
-    /// [`BEFORE_BYTES`] at most.
-    bytes: Vec<u8>,
-}
-
-impl Behind {
-    /// Takes in the unit that begins at `offset`; what does not lie right before it is dropped.
-    fn push(&mut self, image: usize, offset: u64, unit: &[u8]) {
-        if (self.image, self.end) != (image, offset) {
-            self.bytes.clear();
-        }
-        (self.image, self.end) = (image, offset + unit.len() as u64);
-        let most = BEFORE_BYTES as usize;
-        let unit = &unit[unit.len().saturating_sub(most)..];
-        let surplus = (self.bytes.len() + unit.len()).saturating_sub(most);
-        self.bytes.drain(..surplus);
-        self.bytes.reserve_exact(most - self.bytes.len());
-        self.bytes.extend_from_slice(unit);
-    }
-
-    /// The last `length` bytes before `end`, if they are here.
-    fn last(&self, image: usize, end: u64, length: u32) -> Option<&[u8]> {
-        let begin = self.bytes.len().checked_sub(length as usize)?;
-        ((self.image, self.end) == (image, end)).then(|| &self.bytes[begin..])
     }
 }
 
@@ -410,11 +377,11 @@ impl Updater {
         if self.behind.last(image, end, before.length).is_some() {
             return;
         }
-        let mut bytes = std::mem::take(&mut self.behind).bytes;
+        let mut bytes = std::mem::take(&mut self.behind).into_buffer();
         bytes.resize(before.length as usize, 0);
         let is_read = self.read_made(image, end - u64::from(before.length), &mut bytes).is_ok();
         if is_read && Vouched::by_half(&bytes, &before.sha256).is_some() {
-            self.behind = Behind { image, end, bytes };
+            self.behind = Behind::new(image, end, bytes);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The daemon's shell: it takes the engine's steps, answers its peers, and keeps the time.
 
 mod authority;
+mod behind;
 mod courier;
 mod gate;
 mod make;
@@ -65,7 +66,7 @@ pub struct Updater {
     /// What a frame decodes to, or what the target slot has in place of the unit.
     scratch: Vec<u8>,
     making: Option<make::Making>,
-    behind: make::Behind,
+    behind: behind::Behind,
     /// What is known of each image.
     known: Vec<survey::Known>,
     mapping: Option<survey::Mapping>,
@@ -172,7 +173,7 @@ impl Updater {
             unit: Vec::new(),
             scratch: Vec::new(),
             making: None,
-            behind: make::Behind::default(),
+            behind: behind::Behind::default(),
             known: Vec::new(),
             mapping: None,
             unmappable: Vec::new(),
@@ -241,7 +242,7 @@ impl Updater {
                     self.unit = Vec::new();
                     self.scratch = Vec::new();
                     self.making = None;
-                    self.behind = make::Behind::default();
+                    self.behind = behind::Behind::default();
                     self.known = Vec::new();
                     self.decoder = Decoder::default();
                 }
