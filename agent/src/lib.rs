@@ -16,6 +16,5 @@ pub mod record_log;
 pub mod report;
 pub mod store;
 pub mod technician;
-pub mod text;
 pub mod tls;
 pub mod update;

@@ -134,10 +134,10 @@ pub fn update_state(status: Option<&UpdateStatus>) -> Update {
         last_failure: status.last_failure.as_ref().map(|failure| UpdateFailure {
             release: failure.release.as_ref().map(name),
             cause: failure.cause.clone(),
-            message: failure.message.clone(),
+            message: failure.message.to_string(),
             rolled_back: failure.rolled_back,
             fault: failure.fault.map(|fault| fault.name().to_owned()),
-            after: failure.after.clone(),
+            after: failure.after.as_ref().map(ToString::to_string),
             at: Timestamp::from_second(failure.at_seconds).unwrap_or(Timestamp::UNIX_EPOCH),
         }),
         paused: status.paused,

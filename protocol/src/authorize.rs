@@ -81,8 +81,7 @@ pub fn authorize(
     match decide_envelope(&envelope, &command, operators, device, now) {
         Ok((kind, operator)) => Ok(Authorized { command, kind, operator }),
         Err((reason, message)) => {
-            let mut kind = command.kind;
-            kind.truncate(kind.floor_char_boundary(64));
+            let kind = vigil_text::clean(&command.kind, 64);
             Err(Refusal { reason, message, claimed_id: Some(command.id), claimed_kind: Some(kind) })
         }
     }
@@ -112,8 +111,8 @@ pub fn authorize_accepted(
 
 fn read_command(envelope: &Envelope) -> Result<Command, String> {
     let payload = envelope.payload_bytes().map_err(|error| error.to_string())?;
-    let command: Command =
-        serde_json::from_slice(&payload).map_err(|error| format!("not a command: {error}"))?;
+    let command: Command = serde_json::from_slice(&payload)
+        .map_err(|error| format!("not a command: {}", vigil_text::json_fault(&error)))?;
     if command.v != 1 {
         return Err(format!("command of format {}; this version reads format 1", command.v));
     }

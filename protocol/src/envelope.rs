@@ -12,6 +12,9 @@ pub const COMMAND_TYPE: &str = "application/vnd.vigil.command+json";
 /// The payload type of a device's digest.
 pub const DIGEST_TYPE: &str = "application/vnd.vigil.digest+json";
 
+/// Signatures of one envelope that are verified at most: each once, and as many again for a key that is listed twice.
+const VERIFICATIONS: usize = 2 * limits::SIGNATURES;
+
 /// Why an envelope could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
@@ -22,8 +25,8 @@ pub enum EnvelopeError {
     #[error("not a DSSE envelope: {0}")]
     Malformed(String),
     /// Another kind of payload.
-    #[error("the envelope holds {0:?}, expected {1:?}")]
-    PayloadType(String, &'static str),
+    #[error("the envelope holds another type of payload than {0}")]
+    PayloadType(&'static str),
 }
 
 /// An envelope as it travels.
@@ -82,15 +85,13 @@ impl Envelope {
         if bytes.len() > limit {
             return Err(EnvelopeError::TooLarge(bytes.len(), limit));
         }
-        let envelope: Self =
-            serde_json::from_slice(bytes).map_err(|error| EnvelopeError::Malformed(error.to_string()))?;
+        let envelope: Self = serde_json::from_slice(bytes)
+            .map_err(|error| EnvelopeError::Malformed(vigil_text::json_fault(&error)))?;
         if envelope.signatures.len() > limits::SIGNATURES {
             return Err(EnvelopeError::Malformed(format!("more than {} signatures", limits::SIGNATURES)));
         }
         if envelope.payload_type != payload_type {
-            let mut found = envelope.payload_type;
-            found.truncate(found.floor_char_boundary(100));
-            return Err(EnvelopeError::PayloadType(found, payload_type));
+            return Err(EnvelopeError::PayloadType(payload_type));
         }
         Ok(envelope)
     }
@@ -105,7 +106,9 @@ impl Envelope {
         serde_json::json!(self).to_string()
     }
 
-    /// Which of `keys` signed this envelope: their positions, each once.
+    /// Which of `keys` signed this envelope: their positions, each once. A signature is held against the keys that its
+    /// hint names and no others, and no more than [`VERIFICATIONS`] are tried: what a stranger sends must not cost a
+    /// verification for each operator there is.
     pub fn signers<'k>(&self, keys: impl Iterator<Item = &'k PublicKey>) -> Vec<usize> {
         let Ok(payload) = self.payload_bytes() else { return Vec::new() };
         let message = pre_authentication_encoding(&self.payload_type, &payload);
@@ -114,12 +117,14 @@ impl Envelope {
             .iter()
             .filter_map(|signature| Some((signature.keyid.as_str(), decode(&signature.sig)?)))
             .collect();
+        let mut left = VERIFICATIONS;
+        let mut may_try = move || left.checked_sub(1).inspect(|rest| left = *rest).is_some();
         keys.enumerate()
             .filter(|(_, key)| {
                 let id = key.id();
                 signatures
                     .iter()
-                    .any(|(hint, bytes)| (hint.is_empty() || *hint == id) && key.verifies(&message, bytes))
+                    .any(|(hint, bytes)| *hint == id && may_try() && key.verifies(&message, bytes))
             })
             .map(|(position, _)| position)
             .collect()
@@ -194,6 +199,27 @@ mod tests {
         let none = EnvelopeSignature { keyid: String::new(), sig: String::new() };
         envelope.signatures.resize(limits::SIGNATURES, none);
         assert!(envelope.cosign(&key(3)).is_err());
+    }
+
+    #[test]
+    fn a_signature_without_its_hint_or_under_anothers_counts_for_nobody() {
+        let public = [key(1), key(2)].map(|key| PublicKey::from(key.verifying_key()));
+        let mut envelope = Envelope::sign(COMMAND_TYPE, b"{}", &key(1));
+        envelope.signatures[0].keyid = String::new();
+        assert_eq!(envelope.signers(public.iter()), [0; 0]);
+        envelope.signatures[0].keyid = public[1].id();
+        assert_eq!(envelope.signers(public.iter()), [0; 0]);
+    }
+
+    #[test]
+    fn an_envelope_costs_so_many_verifications_and_no_more_however_often_a_key_is_listed() {
+        let public = PublicKey::from(key(1).verifying_key());
+        let sound = Envelope::sign(COMMAND_TYPE, b"{}", &key(1)).signatures.remove(0);
+        let mut envelope = Envelope::sign(COMMAND_TYPE, b"{}", &key(1));
+        envelope.signatures = vec![EnvelopeSignature { sig: BASE64.encode(&[0; 64]), ..sound.clone() }; 15];
+        envelope.signatures.push(sound);
+        // 16 for the first and 16 for the second: the last signature is the good one.
+        assert_eq!(envelope.signers(std::iter::repeat_n(&public, 1_000)), [0, 1]);
     }
 
     #[test]

@@ -75,8 +75,8 @@ impl Operators {
         if bytes.len() > limits::OPERATORS_BYTES {
             return Err(OperatorsError::TooLarge(format!("{} bytes", bytes.len())));
         }
-        let list: Self =
-            serde_json::from_slice(bytes).map_err(|error| OperatorsError::Malformed(error.to_string()))?;
+        let list: Self = serde_json::from_slice(bytes)
+            .map_err(|error| OperatorsError::Malformed(vigil_text::json_fault(&error)))?;
         if list.v != 1 {
             return Err(OperatorsError::Version(list.v));
         }
@@ -87,7 +87,7 @@ impl Operators {
             return Err(OperatorsError::TooLarge(format!("{} thresholds", list.thresholds.len())));
         }
         if !is_name(&list.tenant) {
-            return Err(OperatorsError::Malformed(format!("{:?} is no tenant name", list.tenant)));
+            return Err(OperatorsError::Malformed("the tenant is no name".to_owned()));
         }
         Ok(list)
     }

@@ -125,7 +125,8 @@ fn read<T: DeserializeOwned>(what: &'static str, bytes: &[u8], limit: usize) -> 
     if bytes.len() > limit {
         return Err(DocumentError::TooLarge(what, bytes.len(), limit));
     }
-    serde_json::from_slice(bytes).map_err(|error| DocumentError::Malformed(what, error.to_string()))
+    serde_json::from_slice(bytes)
+        .map_err(|error| DocumentError::Malformed(what, vigil_text::json_fault(&error)))
 }
 
 fn check_version(what: &'static str, v: u32) -> Result<(), DocumentError> {

@@ -168,8 +168,17 @@ impl Device {
             self.options.health,
             self.options.refresh_interval,
             self.options.more,
-        );
+        ) + &self.local_section();
         Ok(std::fs::write(self.disk.join("etc/vigil.toml"), text)?)
+    }
+
+    /// Who may use the local sockets. An ordinary user's machine may have no group of ours: there it is his own.
+    fn local_section(&self) -> String {
+        let own = rustix::process::getegid().as_raw();
+        if rustix::process::geteuid().is_root() || self.options.more.contains("[local]") {
+            return String::new();
+        }
+        format!("[local]\nread_group = \"{own}\"\nadmin_group = \"{own}\"\n")
     }
 
     fn write_updater_config(&self) -> anyhow::Result<()> {

@@ -65,6 +65,23 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option
     }
 }
 
+/// Looks until what is asked gives the answer that is waited for, or the time is up: then the error says what it gave last.
+pub fn wait_for_answer<T>(
+    what: &str,
+    limit: Duration,
+    mut ask: impl FnMut() -> Result<T, String>,
+) -> anyhow::Result<T> {
+    let mut last = String::new();
+    wait_for(what, limit, || match ask() {
+        Ok(found) => Some(found),
+        Err(answer) => {
+            last = answer;
+            None
+        }
+    })
+    .map_err(|error| error.context(format!("the last answer was: {last}")))
+}
+
 /// A TCP port on loopback that nobody listens on just now.
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())

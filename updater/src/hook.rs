@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use landlock::{
     ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
@@ -18,8 +18,8 @@ use crate::config::HookConfig;
 /// Where every program may write.
 const HARMLESS: [&str; 1] = ["/dev/null"];
 
-/// Starts the hook's program on the image at `payload`, in a process group of its own.
-pub fn start(hook: &HookConfig, payload: &Path) -> io::Result<Child> {
+/// What runs the hook's program on the image at `payload`.
+pub fn command(hook: &HookConfig, payload: &Path) -> io::Result<Command> {
     let mut command = Command::new("/proc/self/exe");
     command.arg("--run-hook");
     for path in &hook.writes {
@@ -31,11 +31,8 @@ pub fn start(hook: &HookConfig, payload: &Path) -> io::Result<Child> {
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("VIGIL_IMAGE", &hook.image)
         .current_dir("/")
-        .process_group(0)
-        .stdin(File::open(payload)?)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
+        .stdin(File::open(payload)?);
+    Ok(command)
 }
 
 /// Shuts this process in and becomes `command`. Comes back only when that fails.

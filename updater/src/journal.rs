@@ -156,7 +156,7 @@ impl JournalFile {
             Ok(Some(bytes)) => match serde_json::from_slice::<Journal>(&bytes) {
                 Ok(journal) if journal.v == VERSION => return Ok(Found::Journal(Box::new(journal))),
                 Ok(journal) => format!("format {}, this updater reads {VERSION}", journal.v),
-                Err(error) => error.to_string(),
+                Err(error) => vigil_text::json_fault(&error),
             },
             Err(error) if error.kind() == io::ErrorKind::InvalidData => error.to_string(),
             Err(error) => return Err(error),
@@ -168,6 +168,11 @@ impl JournalFile {
     /// Makes the journal durable. The crash point carries the state's name.
     pub fn save(&self, journal: &Journal) -> io::Result<()> {
         let bytes = serde_json::to_vec(journal)?;
+        // What could not be read again must not be written: the next start would put it aside, used envelopes and all.
+        if bytes.len() as u64 > LIMIT {
+            let message = format!("the journal would have {} bytes, {LIMIT} are allowed", bytes.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         let reverting = journal.install.as_ref().is_some_and(|install| install.reverting);
         let name = if reverting { "reverting" } else { journal.state.name() };
         vigil_durable::write(&format!("journal.{name}"), &self.path, &bytes, Mode::Private)

@@ -3,6 +3,49 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use vigil_text::clean;
+
+/// The events that strangers can cause as often as they like: whoever sends commands, answers as broker or repository, or
+/// connects to a socket. Those of the updater's that are marked so there come as `updater.…`.
+const STRANGERS: [&str; 14] = [
+    "command.refused",
+    "link.connected",
+    "link.failed",
+    "link.lost",
+    "local.refused",
+    "refresh.failed",
+    "updater.control.refused",
+    "updater.fetch.failed",
+    "updater.install.refused",
+    "updater.metadata.refused",
+    "updater.patch.missing",
+    "updater.peer.nonsense",
+    "updater.peer.refused",
+    "updater.trust.problem",
+];
+/// A string's bytes in an entry, and those of the name of a member.
+const TEXT_BYTES: usize = 4096;
+const NAME_BYTES: usize = 128;
+/// The same for what strangers cause.
+const STRANGERS_TEXT_BYTES: usize = 500;
+
+/// Whether strangers can cause an entry of this event.
+pub fn is_strangers(event: &str) -> bool {
+    STRANGERS.contains(&event)
+}
+
+/// What of `detail` is recorded: every text in it bounded and free of controls.
+pub(super) fn shown(detail: Value, event: &str) -> Value {
+    let limit = if is_strangers(event) { STRANGERS_TEXT_BYTES } else { TEXT_BYTES };
+    match detail {
+        Value::String(text) => Value::String(clean(&text, limit)),
+        Value::Array(values) => values.into_iter().map(|value| shown(value, event)).collect(),
+        Value::Object(members) => {
+            members.into_iter().map(|(name, value)| (clean(&name, NAME_BYTES), shown(value, event))).collect()
+        }
+        other => other,
+    }
+}
 
 /// How what is recorded ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,16 +7,20 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use vigil_durable::Mode;
+use vigil_durable::{Mode, Share};
 use vigil_protocol::keys::PublicKey;
 use vigil_protocol::merkle::{CompactRange, leaf_hash};
 use vigil_protocol::note::{CHECKPOINT_BYTES, Checkpoint};
+use vigil_text::clean;
 
-use super::entry::{Entry, Outcome};
+use super::entry::{Entry, Outcome, is_strangers, shown};
 use super::segment::{self, LINE_BYTES, Line, Lines};
 
 /// The log keeps this many segments within its limit of bytes.
 const SEGMENTS: u64 = 8;
+/// An entry's bytes at most where strangers cause it.
+const STRANGERS_LINE_BYTES: usize = 2048;
+const ACTOR_BYTES: usize = 256;
 
 /// What was found when the log was opened, and is recorded in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +55,10 @@ pub struct Log {
     range: CompactRange,
     file: File,
     file_bytes: u64,
+    /// Whose entries the newest segment holds.
+    share: Share,
+    /// Entries of strangers that found no room in it.
+    untold: u64,
     checkpoint: String,
     /// Entries that the checkpoint is over.
     signed: u64,
@@ -80,10 +88,12 @@ impl Log {
             }
             Err(error) => return Err(error),
         };
+        let segment_bytes = max_bytes / SEGMENTS;
         let (range, path) = match tree {
             Some(tree) => tree,
             None => (CompactRange::default(), begin_segment(directory, &CompactRange::default())?),
         };
+        let share = share_of(&path, segment_bytes)?;
         let file = OpenOptions::new().append(true).open(&path)?;
         let file_bytes = file.metadata()?.len();
         let mut log = Self {
@@ -94,6 +104,8 @@ impl Log {
             range,
             file,
             file_bytes,
+            share,
+            untold: 0,
             checkpoint: String::new(),
             signed: 0,
             torn: false,
@@ -120,6 +132,11 @@ impl Log {
         &self.checkpoint
     }
 
+    /// Entries of strangers that found no room since the newest segment began.
+    pub fn untold(&self) -> u64 {
+        self.untold
+    }
+
     /// Signs a checkpoint over all entries, unless there is one. When it returns, it is on the disk.
     pub fn seal(&mut self) -> io::Result<()> {
         if self.signed == self.range.size() { Ok(()) } else { self.sign() }
@@ -135,23 +152,36 @@ impl Log {
         if self.torn {
             return Err(io::Error::other("the audit log ends in a torn line; restart to recover it"));
         }
-        if self.file_bytes > self.max_bytes / SEGMENTS {
+        if self.share.is_full() {
             self.rotate()?;
         }
         let first = self.range.size();
         let at = Timestamp::now();
         let (mut lines, mut leaves) = (Vec::new(), Vec::new());
-        for (index, Record { event, actor, outcome, detail }) in (first..).zip(records) {
-            let (event, actor) = (event.to_owned(), actor.to_owned());
+        let mut share = self.share;
+        for Record { event, actor, outcome, detail } in records {
+            let strangers = is_strangers(event);
+            let detail = shown(detail, event);
+            let (index, limit) =
+                (first + leaves.len() as u64, if strangers { STRANGERS_LINE_BYTES } else { LINE_BYTES });
+            let (event, actor) = (event.to_owned(), clean(actor, ACTOR_BYTES));
             let entry = Entry { v: 1, index, at, event, actor, outcome, detail };
             let mut line = serde_json::to_vec(&entry)?;
-            if line.len() >= LINE_BYTES {
+            if line.len() >= limit {
                 line =
                     serde_json::to_vec(&Entry { detail: json!({ "omitted_bytes": line.len() }), ..entry })?;
             }
+            if strangers && !share.has_room_for_stranger(line.len() as u64 + 1) {
+                self.untold = self.untold.saturating_add(1);
+                continue;
+            }
+            share.add(line.len() as u64 + 1, strangers);
             leaves.push(leaf_hash(&line));
             lines.append(&mut line);
             lines.push(b'\n');
+        }
+        if lines.is_empty() {
+            return Ok(first);
         }
         if let Err(error) = vigil_durable::append("audit.append", &mut self.file, &lines) {
             // A full disk may have taken a part of them.
@@ -159,6 +189,7 @@ impl Log {
             return Err(error);
         }
         self.file_bytes += lines.len() as u64;
+        self.share = share;
         for leaf in leaves {
             self.range.append(leaf);
         }
@@ -182,6 +213,11 @@ impl Log {
         let path = begin_segment(&self.directory, &self.range)?;
         self.file = OpenOptions::new().append(true).open(&path)?;
         self.file_bytes = self.file.metadata()?.len();
+        self.share = Share::new(self.max_bytes / SEGMENTS);
+        if let untold @ 1.. = std::mem::take(&mut self.untold) {
+            let detail = json!({ "others_untold": untold });
+            self.append("strangers.untold", "device", Outcome::Refused, detail)?;
+        }
         let segments = segment::list(&self.directory)?;
         let excess = segments.len().saturating_sub(SEGMENTS as usize);
         for (first, path) in &segments[..excess] {
@@ -219,6 +255,24 @@ impl Log {
         }
         Ok(entries)
     }
+}
+
+/// Whose entries a segment holds.
+fn share_of(path: &Path, segment_bytes: u64) -> io::Result<Share> {
+    /// All that is asked of an entry here.
+    #[derive(serde::Deserialize)]
+    struct Event<'a> {
+        #[serde(borrow)]
+        event: std::borrow::Cow<'a, str>,
+    }
+    let mut share = Share::new(segment_bytes);
+    let (_, mut lines) = Lines::open(path)?;
+    while let Some(Line::Whole(line)) = lines.next()? {
+        let strangers =
+            serde_json::from_slice::<Event<'_>>(&line).is_ok_and(|entry| is_strangers(&entry.event));
+        share.add(line.len() as u64 + 1, strangers);
+    }
+    Ok(share)
 }
 
 fn begin_segment(directory: &Path, range: &CompactRange) -> io::Result<PathBuf> {
@@ -416,6 +470,40 @@ mod tests {
         assert!(matches!(findings[..], [Finding::Recovered(_)]));
         assert_eq!(log.size(), 4);
         assert_eq!(verify(directory.path(), ORIGIN, &public()).unwrap().size, 4);
+    }
+
+    #[test]
+    fn an_hour_of_every_strangers_flood_pushes_out_no_entry_of_ours_and_costs_a_bounded_share() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(directory.path());
+        log.append("operators.changed", "vigil-updaterd", Outcome::Success, json!({ "operators": ["olga"] }))
+            .unwrap();
+        // A forged command of 7,600 controls each 100 ms for an hour, among all that others can cause.
+        let detail = json!({ "message": "\u{7f}".repeat(7600), "claimed_kind": "x".repeat(7600) });
+        let events =
+            ["command.refused", "updater.peer.nonsense", "refresh.failed", "link.lost", "local.refused"];
+        for number in 0..36_000 {
+            log.append(events[number % events.len()], "broker", Outcome::Refused, detail.clone()).unwrap();
+        }
+        log.append("command.accepted", "operator:olga", Outcome::Success, Value::Null).unwrap();
+        assert!(log.untold() > 30_000);
+        let entries = log.read(0, 10).unwrap();
+        assert_eq!((entries[0].event.as_str(), entries[0].index), ("operators.changed", 0));
+        assert!(serde_json::to_string(&entries[1]).unwrap().len() < STRANGERS_LINE_BYTES);
+        let bytes = std::fs::metadata(segment_path(directory.path())).unwrap().len();
+        assert!(bytes < 1024 * 1024 / 8 / 4 + 2048, "{bytes}");
+        // A restart does not begin their share anew, and what could not be told is told when a segment is full.
+        drop(log);
+        let (mut log, findings) = open(directory.path());
+        assert_eq!(findings, []);
+        let size = log.size();
+        log.append("command.refused", "broker", Outcome::Refused, detail).unwrap();
+        assert_eq!((log.size(), log.untold()), (size, 1));
+        fill(&mut log, 1500);
+        log.seal().unwrap();
+        assert!(log.read(size, 1500).unwrap().iter().any(|entry| entry.event == "strangers.untold"));
+        assert_eq!(log.read(0, 1).unwrap()[0].event, "operators.changed");
+        verify(directory.path(), ORIGIN, &public()).unwrap();
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use serde_json::Value;
 use tracing::error;
 
-pub use entry::{Entry, Outcome};
+pub use entry::{Entry, Outcome, is_strangers};
 pub use log::{Finding, Log, Record};
 pub use verify::{Report, VerifyError, verify};
 
@@ -61,6 +61,11 @@ impl Audit {
     /// The number of entries.
     pub fn size(&self) -> u64 {
         self.0.borrow().size()
+    }
+
+    /// Entries of strangers that found no room lately.
+    pub fn untold(&self) -> u64 {
+        self.0.borrow().untold()
     }
 
     /// At most `limit` entries from index `first` on.

@@ -140,11 +140,18 @@ fn main() -> ExitCode {
                 _ => match error.downcast_ref::<UpdaterError>() {
                     Some(UpdaterError::Unreachable(..)) => 3,
                     Some(error) if error.is_permission() => 4,
+                    _ if is_denied(&error) => 4,
                     _ => 1,
                 },
             })
         }
     }
+}
+
+/// Whether a file may not be read by whoever runs this.
+fn is_denied(error: &anyhow::Error) -> bool {
+    let errors = error.chain().filter_map(|error| error.downcast_ref::<std::io::Error>());
+    errors.into_iter().any(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::FILE_BYTES;
 use super::file::{Source, assemble, rephrase};
 use super::sections::Sections;
-use crate::text::clean;
+use vigil_text::clean;
 
 /// Who the device is, where its stores lie and which programs it may run belong to the image. `vigil-updaterd` reads
 /// the first two from the image's file alone: an overlay that changed them would split the two daemons. And nobody

@@ -140,7 +140,7 @@ async fn run(program: &[String], kind: Kind) -> Result<(), String> {
         Err(_) => Err(format!("{} took longer than {} s", program[0], PROGRAM.as_secs())),
         Ok(Err(error)) => Err(format!("{}: {error}", program[0])),
         Ok(Ok(output)) if !output.status.success() => {
-            let words = crate::text::clean(String::from_utf8_lossy(&output.stderr).trim(), WORDS);
+            let words = vigil_text::clean(String::from_utf8_lossy(&output.stderr).trim(), WORDS);
             Err(format!("{}: {}: {words}", program[0], output.status))
         }
         Ok(Ok(_)) if kind == Kind::Reboot => {

@@ -91,7 +91,7 @@ impl Daemon {
             "updater_confined": self.update.as_ref().map(|status| status.confined),
             "metadata": self.update.as_ref().map(|status| &status.trust.metadata),
             "trust": self.update.as_ref().map(|status| &status.trust),
-            "audit": { "entries": self.audit.size() },
+            "audit": { "entries": self.audit.size(), "strangers_untold": self.audit.untold() },
             "last_diagnosis": self.last_diagnosis.as_ref().map(|diagnosis| json!({
                 "at": diagnosis.at, "verdict": diagnosis.verdict,
             })),

@@ -27,6 +27,7 @@ use vigil_protocol::operators::Operators;
 use vigil_protocol::state::{Health, Incident, PresenceStatus, TopicDigest};
 use vigil_protocol::topic::{IncidentId, Topics};
 use vigil_protocol::trusted::PartnerProfile;
+use vigil_text::{Repeats, Sentence, Telling};
 use vigil_wire::{Contact, UpdateStatus};
 
 use crate::audit::{Audit, Log, Outcome, origin};
@@ -154,6 +155,8 @@ struct Daemon {
     digested: Option<(Instant, BTreeMap<String, TopicDigest>, u64, bool)>,
     command_flood: Flood,
     local_flood: Flood,
+    /// What a network, a broker or a repository causes again and again.
+    repeats: Repeats,
     started: Instant,
     link_events: mpsc::Sender<LinkEvent>,
     asks: mpsc::Sender<Ask>,
@@ -335,6 +338,7 @@ impl Daemon {
             digested: None,
             command_flood: Flood::new(REFUSALS.0, REFUSALS.1),
             local_flood: Flood::new(REFUSALS.0, REFUSALS.1),
+            repeats: Repeats::default(),
             started: Instant::now(),
             link_events,
             asks,
@@ -385,6 +389,15 @@ impl Daemon {
 
     fn record(&self, event: &str, actor: &str, outcome: Outcome, detail: serde_json::Value) {
         let _ = self.audit.record(event, actor, outcome, detail);
+    }
+
+    /// Enters what others cause again and again: when it changes, and then with how often it was not told.
+    fn record_repeated(&mut self, event: &'static str, reason: &str) {
+        let reason = Sentence::new(reason);
+        if let Telling::Tell { untold } = self.repeats.on(event, &reason, self.elapsed()) {
+            let detail = json!({ "reason": reason, "others_untold": untold });
+            self.record(event, "device", Outcome::Failure, detail);
+        }
     }
 
     /// In a quiet moment: what was put off is brought to the disk.

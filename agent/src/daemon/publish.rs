@@ -202,8 +202,7 @@ impl Daemon {
         };
         warn!(reason, pause_millis = pause.as_millis() as u64, "no connection to the broker");
         if was_up || !self.link.recorded_failure {
-            let event = if was_up { "link.lost" } else { "link.failed" };
-            self.record(event, "device", Outcome::Failure, json!({ "reason": reason }));
+            self.record_repeated(if was_up { "link.lost" } else { "link.failed" }, &reason);
             self.link.recorded_failure = true;
         }
         self.reconnect_at = Some(Instant::now() + pause);

@@ -42,7 +42,10 @@ impl Daemon {
             News::Events(events) => self.on_updater_events(&events),
             News::RefreshFailed(why) => {
                 warn!(why, "the repository's metadata was refused or could not be fetched");
-                self.record("refresh.failed", "device", Outcome::Failure, json!({ "reason": why }));
+                self.record_repeated("refresh.failed", &why);
+            }
+            News::Refreshed => {
+                self.repeats.is_over("refresh.failed");
             }
         }
     }

@@ -7,7 +7,7 @@ use vigil_protocol::state::{DiskInventory, Interface, Inventory};
 use super::{LIST, NAME_CHARS, mounts};
 use crate::config::Config;
 use crate::identity::Identity;
-use crate::text::clean;
+use vigil_text::clean;
 
 /// Addresses of one interface, at most.
 const ADDRESSES: usize = 16;

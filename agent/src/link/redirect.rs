@@ -88,7 +88,7 @@ impl Redirects {
         let mut places = places.filter_map(|server| place(server, self.configured.port));
         let place = places.find(|place| place != from && self.is_allowed(&place.host));
         place.ok_or_else(|| {
-            let shown = crate::text::clean(servers, 100);
+            let shown = vigil_text::clean(servers, 100);
             format!("it names {shown:?}, which broker.redirect_hosts does not allow: add the host there if it is yours")
         })
     }

@@ -139,5 +139,5 @@ fn conclude(domain: FaultDomain, partners: &[String], why: &str) -> Verdict {
         }
     };
     let partners = if domain == FaultDomain::Partner { partners.to_vec() } else { Vec::new() };
-    Verdict { domain, partners, summary: crate::text::clean(why, 400), advice: advice.to_owned() }
+    Verdict { domain, partners, summary: vigil_text::clean(why, 400), advice: advice.to_owned() }
 }

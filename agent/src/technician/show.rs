@@ -31,7 +31,7 @@ fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
 
 /// What the daemon sends is shown to a terminal: nothing in it may steer the terminal.
 fn clean(value: &str) -> String {
-    crate::text::clean(value, 300)
+    vigil_text::clean(value, 300)
 }
 
 fn bytes(count: u64) -> String {

@@ -8,6 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+use vigil_text::Sentence;
 use vigil_wire::{
     BLOB_BYTES, Control, Decoder, Fetch, FrameError, Need, Request, Response, State, Trouble, UpdateStatus,
     WIRE_VERSION, encode,
@@ -16,6 +19,8 @@ use vigil_wire::{
 /// Reading a slot back takes long, but is done in steps between two answers.
 const ANSWER: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(200);
+/// How often it is tried to find the updater again: for ten seconds.
+const RECONNECTS: u32 = 50;
 /// A command's envelope at most.
 const ENVELOPE_BYTES: u64 = 64 * 1024;
 
@@ -33,14 +38,14 @@ pub enum UpdaterError {
     Frame(#[from] FrameError),
     /// An answer to something else.
     #[error("vigil-updaterd gave an answer that does not fit: {0}")]
-    Unexpected(String),
+    Unexpected(&'static str),
     /// It refused.
     #[error("{message} ({code})")]
     Refused {
         /// The stable code.
         code: String,
         /// For people.
-        message: String,
+        message: Sentence,
     },
     /// The directory is no repository, or holds no release for this device.
     #[error("{0}")]
@@ -57,6 +62,7 @@ impl UpdaterError {
 /// A connection to the updater.
 #[derive(Debug)]
 pub struct Updater {
+    socket: PathBuf,
     stream: UnixStream,
     decoder: Decoder,
 }
@@ -78,7 +84,7 @@ impl Updater {
         let stream = UnixStream::connect(socket)
             .and_then(|stream| stream.set_read_timeout(Some(ANSWER)).map(|()| stream))
             .map_err(|error| UpdaterError::Unreachable(socket.to_owned(), error))?;
-        let mut updater = Self { stream, decoder: Decoder::default() };
+        let mut updater = Self { socket: socket.to_owned(), stream, decoder: Decoder::default() };
         match updater.ask(&Request::Hello { version: WIRE_VERSION }, &[])? {
             Response::Hello { .. } => Ok(updater),
             other => Err(unexpected(&other)),
@@ -86,7 +92,8 @@ impl Updater {
     }
 
     fn ask(&mut self, request: &Request, blob: &[u8]) -> Result<Response, UpdaterError> {
-        self.stream.write_all(&encode(request, blob)?)?;
+        // Who is turned away is told so before anything of his is read: the refusal is what went wrong, not the broken pipe.
+        let written = self.stream.write_all(&encode(request, blob)?);
         let mut buffer = vec![0; 64 * 1024];
         loop {
             match self.decoder.take::<Response>()? {
@@ -97,10 +104,12 @@ impl Updater {
                 None => {}
             }
             let wanted = self.decoder.wanted()?.min(buffer.len());
-            let count = self.stream.read(&mut buffer[..wanted])?;
-            if count == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
+            let count = match (self.stream.read(&mut buffer[..wanted]), &written) {
+                (Ok(count), _) if count > 0 => count,
+                (_, Err(error)) => return Err(io::Error::new(error.kind(), error.to_string()).into()),
+                (Ok(_), Ok(())) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                (Err(error), Ok(())) => return Err(error.into()),
+            };
             self.decoder.push(&buffer[..count])?;
         }
     }
@@ -141,22 +150,58 @@ impl Updater {
             }
         };
         self.ask(&request, &[])?;
+        let mut last = None;
         loop {
-            match self.ask(&Request::Next, &[])? {
-                Response::Need(need) => match self.bring(&need, &install.from, &mut watch) {
-                    // It was judged, and is asked for again after a pause, or given up: the status tells.
-                    Err(UpdaterError::Refused { .. }) | Ok(()) => {}
-                    Err(error) => return Err(error),
-                },
-                Response::Working | Response::Idle => std::thread::sleep(PAUSE),
-                other => return Err(unexpected(&other)),
-            }
-            let status = self.status()?;
+            let step = self.install_step(&install.from, &mut watch);
+            let status = match step {
+                Ok(status) => status,
+                // The restart that it was all for ends the updater as well.
+                Err(UpdaterError::Connection(error)) => {
+                    if let Some(status) = last.filter(about_to_restart) {
+                        return Ok(status);
+                    }
+                    self.reconnect(error)?
+                }
+                Err(error) => return Err(error),
+            };
             watch(&status);
             if status.state == State::Rebooting || !status.state.is_under_way() {
                 return Ok(status);
             }
+            last = Some(status);
         }
+    }
+
+    /// Brings what is asked for, if anything is, and looks how it stands.
+    fn install_step(
+        &mut self,
+        from: &Path,
+        watch: &mut impl FnMut(&UpdateStatus),
+    ) -> Result<UpdateStatus, UpdaterError> {
+        match self.ask(&Request::Next, &[])? {
+            Response::Need(need) => match self.bring(&need, from, watch) {
+                // It was judged, and is asked for again after a pause, or given up: the status tells.
+                Err(UpdaterError::Refused { .. }) | Ok(()) => {}
+                Err(error) => return Err(error),
+            },
+            Response::Working | Response::Idle => std::thread::sleep(PAUSE),
+            other => return Err(unexpected(&other)),
+        }
+        self.status()
+    }
+
+    /// The connection broke in the middle: what became of the install, if the updater is there again soon.
+    fn reconnect(&mut self, broken: io::Error) -> Result<UpdateStatus, UpdaterError> {
+        let socket = self.socket.clone();
+        for _ in 0..RECONNECTS {
+            std::thread::sleep(PAUSE);
+            let Ok(mut again) = Self::connect(&socket) else { continue };
+            again.ask(&Request::Claim, &[])?;
+            let status = again.status()?;
+            *self = again;
+            return Ok(status);
+        }
+        Err(broken.into())
     }
 
     fn bring(
@@ -171,7 +216,7 @@ impl Updater {
             fetch,
             trouble,
         };
-        let trouble = |error: &io::Error| Some(Trouble { range: false, message: error.to_string() });
+        let trouble = |error: &io::Error| Some(Trouble { range: false, message: error.to_string().into() });
         let file = match open(from, &need.path) {
             Ok(file) => file,
             Err(error) => {
@@ -201,10 +246,13 @@ impl Updater {
     }
 }
 
+/// Whether what comes next is the restart.
+fn about_to_restart(status: &UpdateStatus) -> bool {
+    matches!(status.state, State::Staged | State::Activating | State::Rebooting)
+}
+
 fn unexpected(response: &Response) -> UpdaterError {
-    let mut text = format!("{response:?}");
-    text.truncate(text.floor_char_boundary(200));
-    UpdaterError::Unexpected(text)
+    UpdaterError::Unexpected(response.name())
 }
 
 fn read_envelope(file: &Path) -> Result<String, UpdaterError> {
@@ -221,7 +269,24 @@ fn open(from: &Path, path: &str) -> io::Result<File> {
     if !path.components().all(|part| matches!(part, Component::Normal(_))) {
         return Err(outside());
     }
-    File::open(from.join(path))
+    let directory = File::open(from)?;
+    // A stick is a stranger's: a link in it leads out of it, and a pipe answers when it likes, or never.
+    let file = openat2(
+        &directory,
+        path,
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
+    .map_err(|error| match error {
+        Errno::LOOP => io::Error::new(io::ErrorKind::InvalidInput, "a link: copy the file itself"),
+        error => error.into(),
+    })?;
+    let file = File::from(file);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(file)
 }
 
 /// The newest release of the product that the directory seems to hold. What it holds the updater judges.
@@ -250,6 +315,56 @@ fn version_of(name: &str) -> Option<semver::Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn who_is_turned_away_before_he_has_spoken_is_told_why_every_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("updater.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = std::thread::spawn(move || {
+            for _ in 0..40 {
+                let (mut stream, _) = listener.accept().unwrap();
+                let refused = Response::Refused { code: "not_permitted".into(), message: "root only".into() };
+                stream.write_all(&encode(&refused, &[]).unwrap()).unwrap();
+            }
+        });
+        for _ in 0..40 {
+            let error = Updater::connect(&socket).unwrap_err();
+            assert!(error.is_permission(), "{error}");
+        }
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn a_stick_with_links_pipes_and_ways_out_gives_nothing_and_holds_nobody_up() {
+        let stick = tempfile::tempdir().unwrap();
+        let at = |name: &str| stick.path().join(name);
+        std::fs::create_dir(at("metadata")).unwrap();
+        std::fs::write(at("metadata/timestamp.json"), "{}").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", at("metadata/link.json")).unwrap();
+        std::os::unix::fs::symlink("/etc", at("out")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("metadata/pipe.json"),
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        let open = |path: &str| open(stick.path(), path).map(drop).map_err(|error| error.to_string());
+        assert_eq!(open("metadata/timestamp.json"), Ok(()));
+        for (path, why) in [
+            ("metadata/link.json", "a link"),
+            ("out/passwd", "a link"),
+            ("metadata/pipe.json", "not a regular file"),
+            ("metadata", "not a regular file"),
+            ("../etc/passwd", "a path out of the directory"),
+            ("/etc/passwd", "a path out of the directory"),
+        ] {
+            assert!(open(path).unwrap_err().contains(why), "{path}");
+        }
+    }
 
     #[test]
     fn a_release_is_found_with_and_without_its_hash_in_the_name() {

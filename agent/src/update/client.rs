@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+use vigil_text::Sentence;
 use vigil_wire::{Decoder, FrameError, Request, Response, WIRE_VERSION, encode};
 
 /// Reading a slot back takes long, but is done in steps between two answers.
@@ -30,11 +31,11 @@ pub enum ClientError {
         /// The stable code.
         code: String,
         /// For people.
-        message: String,
+        message: Sentence,
     },
     /// An answer to something else.
     #[error("vigil-updaterd gave an answer that does not fit: {0}")]
-    Unexpected(String),
+    Unexpected(&'static str),
 }
 
 /// The connection.
@@ -85,7 +86,5 @@ impl Client {
 }
 
 pub(super) fn unexpected(response: &Response) -> ClientError {
-    let mut text = format!("{response:?}");
-    text.truncate(text.floor_char_boundary(200));
-    ClientError::Unexpected(text)
+    ClientError::Unexpected(response.name())
 }

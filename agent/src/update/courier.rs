@@ -20,6 +20,9 @@ const BUSY_PAUSE: Duration = Duration::from_millis(250);
 /// While the updater waits for a gate or a contact.
 const TRIAL_PAUSE: Duration = Duration::from_secs(1);
 const IDLE_PAUSE: Duration = Duration::from_secs(15);
+/// The pause after a first failure is twice this; it doubles with each, so many times.
+const RETRY: Duration = Duration::from_secs(2);
+const MOST_FAILURES: u32 = 12;
 /// How often progress is looked at while bytes flow.
 const PROGRESS: Duration = Duration::from_millis(500);
 
@@ -63,6 +66,8 @@ pub enum News {
     Events(Vec<Event>),
     /// A refresh failed.
     RefreshFailed(String),
+    /// A refresh that was due went through.
+    Refreshed,
 }
 
 struct Courier {
@@ -155,7 +160,8 @@ impl Courier {
             if Instant::now() >= self.refresh_at && self.fetcher.is_some() {
                 client.ask(&Request::Refresh, &[]).await?;
                 self.refresh_pending = true;
-                self.schedule_refresh(false);
+                // That it was begun is no success yet: what has failed so far counts until it went through.
+                self.schedule(self.options.refresh_interval);
             }
             let busy = self.bring(client).await?;
             self.look(client).await?;
@@ -189,12 +195,14 @@ impl Courier {
         }
     }
 
-    /// The next refresh: after the interval, or sooner after a failure, spread by the jitter.
-    fn schedule_refresh(&mut self, failed: bool) {
-        self.failures = if failed { (self.failures + 1).min(10) } else { 0 };
-        let interval = self.options.refresh_interval;
-        let pause =
-            if failed { (Duration::from_secs(2) * 2_u32.pow(self.failures)).min(interval) } else { interval };
+    /// The next refresh comes sooner than after the interval, and later with each failure.
+    fn refresh_failed(&mut self) {
+        self.failures = (self.failures + 1).min(MOST_FAILURES);
+        self.schedule(retry_pause(self.failures, self.options.refresh_interval));
+    }
+
+    /// The next refresh comes after `pause`, spread by the jitter.
+    fn schedule(&mut self, pause: Duration) {
         self.refresh_at = Instant::now() + pause.mul_f64(0.75 + 0.25 * self.options.jitter);
     }
 
@@ -203,7 +211,10 @@ impl Courier {
         loop {
             match client.ask(&Request::Next, &[]).await?.0 {
                 Response::Idle => {
-                    self.refresh_pending = false;
+                    if std::mem::take(&mut self.refresh_pending) {
+                        self.failures = 0;
+                        self.tell(News::Refreshed).await?;
+                    }
                     return Ok(false);
                 }
                 Response::Working => return Ok(true),
@@ -211,12 +222,12 @@ impl Courier {
                     Ok(()) => {}
                     // The updater judged what was brought. It waits before it asks again, and so do we.
                     Err(ClientError::Refused { code, message }) => {
-                        info!(code, message, "vigil-updaterd refused what was fetched");
+                        info!(code, %message, "vigil-updaterd refused what was fetched");
                         // What an install fetches says nothing of the refresh that goes on beside it.
                         if self.refresh_pending && !need.path.starts_with("blobs/") {
                             self.refresh_pending = false;
-                            self.schedule_refresh(true);
-                            self.tell(News::RefreshFailed(message)).await?;
+                            self.refresh_failed();
+                            self.tell(News::RefreshFailed(message.into_string())).await?;
                         }
                         return Ok(true);
                     }
@@ -230,7 +241,7 @@ impl Courier {
     async fn bring_one(&mut self, client: &mut Client, need: &Need) -> Result<(), ClientError> {
         debug!(path = need.path, offset = need.offset, length = need.length, "fetching");
         let Some(mut fetcher) = self.fetcher.take() else {
-            let trouble = Trouble { range: false, message: "[repository] url is not set".to_owned() };
+            let trouble = Trouble { range: false, message: "[repository] url is not set".into() };
             return self.feed_trouble(client, need, 0, Fetch::Failed, trouble).await;
         };
         let result = self.stream(client, &mut fetcher, need).await;
@@ -254,7 +265,7 @@ impl Courier {
                     FetchError::Status(_, status) => *status == StatusCode::RANGE_NOT_SATISFIABLE,
                     _ => false,
                 };
-                let trouble = Trouble { range, message: error.to_string() };
+                let trouble = Trouble { range, message: error.to_string().into() };
                 self.feed_trouble(client, need, received, fetch, trouble).await
             }
         }
@@ -416,6 +427,11 @@ impl Courier {
     }
 }
 
+/// How long to wait after so many failures in a row: doubled with each, and never longer than without any.
+fn retry_pause(failures: u32, interval: Duration) -> Duration {
+    (RETRY * 2_u32.saturating_pow(failures)).min(interval)
+}
+
 enum Broken {
     Client(ClientError),
     Fetch(u64, FetchError),
@@ -424,5 +440,19 @@ enum Broken {
 impl From<ClientError> for Broken {
     fn from(error: ClientError) -> Self {
         Self::Client(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_that_never_answers_is_asked_ever_more_rarely() {
+        let hour = Duration::from_secs(3600);
+        let pauses: Vec<_> =
+            (1..=MOST_FAILURES).map(|failures| retry_pause(failures, hour).as_secs()).collect();
+        assert_eq!(pauses, [4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600]);
+        assert_eq!(retry_pause(3, Duration::from_secs(10)), Duration::from_secs(10));
     }
 }

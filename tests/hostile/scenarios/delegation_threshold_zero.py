@@ -19,7 +19,7 @@ def honest(repo):
 
 TARGET = "products/app.bin"
 EXPECT = {
-    "says": 'the threshold of "products" is 0',
+    "says": "the threshold of delegation 1 is 0",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},
     "twin": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2, "products": 1},
 }

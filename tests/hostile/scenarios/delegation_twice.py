@@ -23,7 +23,7 @@ def honest(repo):
 
 TARGET = "products/app.bin"
 EXPECT = {
-    "says": 'it delegates to "products" twice',
+    "says": "delegation 2 is to a role that is delegated to twice",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},
     "twin": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2, "products": 1},
 }

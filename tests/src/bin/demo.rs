@@ -12,7 +12,7 @@ use vigil_tests::files::Fault;
 use vigil_tests::fleet::Operator;
 use vigil_tests::pki::Pki;
 use vigil_tests::vendor::Vendor;
-use vigil_tests::{broker, image, wait_for};
+use vigil_tests::{broker, image, wait_for_answer};
 
 const HELP: &str = "\
 cargo demo: one device, its broker, its vendor's repository; from power-on to a rolled-back release
@@ -196,12 +196,16 @@ fn walk(
 ) -> anyhow::Result<()> {
     steps.step("power on: the device is online, with real health", |said| {
         device.power_on()?;
-        let status =
-            wait_for("the device to be online and know its operators", Duration::from_secs(30), || {
-                let status = device.vigil(&["status"]).ok()?;
-                let online = status.pointer("/broker/connected")? == &Value::Bool(true);
-                (online && status.pointer("/operators/count").is_some()).then_some(status)
-            })?;
+        let status = wait_for_answer(
+            "the device to be online and know its operators",
+            Duration::from_secs(30),
+            || {
+                let status = device.vigil(&["status"]).map_err(|error| format!("{error:#}"))?;
+                let online = status.pointer("/broker/connected") == Some(&Value::Bool(true));
+                let is_ready = online && status.pointer("/operators/count").is_some();
+                if is_ready { Ok(status) } else { Err(status.to_string()) }
+            },
+        )?;
         let health = device.vigil(&["health"])?;
         said.say(format!("device key {}", text(&status, "/device_key")));
         said.say(format!(
@@ -301,9 +305,9 @@ fn install(
             .command(&["send", DEVICE, "update.install", "--arg", &argument, "--no-wait"])?
             .output()?;
         ensure!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
-        wait_for("the install to begin", Duration::from_secs(20), || {
-            let update = device.vigil(&["update"]).ok()?;
-            (text(&update, "/target/version") == version).then_some(())
+        wait_for_answer("the install to begin", Duration::from_secs(20), || {
+            let update = device.vigil(&["update"]).map_err(|error| format!("{error:#}"))?;
+            if text(&update, "/target/version") == version { Ok(()) } else { Err(update.to_string()) }
         })?;
         let bar = ProgressBar::new(100);
         bar.set_style(ProgressStyle::with_template("       {msg:<14} {bar:40} {percent:>3} %")?);

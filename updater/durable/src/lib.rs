@@ -6,9 +6,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 mod crash;
+mod share;
 
 pub use crash::crash_point;
+pub use share::Share;
 
 /// Who may read a file that this crate writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +94,17 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
 
 /// Reads a whole file, unless it is larger than `limit` bytes; `Ok(None)` when there is none.
 pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
+    // A pipe in the file's place would let whoever opens it wait for ever.
+    let options = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
+    let file = match options {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    if !file.metadata()?.is_file() {
+        let message = format!("{} is not a regular file", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {

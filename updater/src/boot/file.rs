@@ -85,8 +85,8 @@ impl BootControl for FileBoot {
         let path = self.directory.join("booted");
         let bytes = vigil_durable::read_bounded(&path, LIMIT)?
             .ok_or_else(|| invalid(&path, "not there; the first stage writes it at power-on"))?;
-        let file: BootedFile =
-            serde_json::from_slice(&bytes).map_err(|error| invalid(&path, &error.to_string()))?;
+        let file: BootedFile = serde_json::from_slice(&bytes)
+            .map_err(|error| invalid(&path, &vigil_text::json_fault(&error)))?;
         Ok(Booted { slot: file.slot, boot_id: file.boot_id })
     }
 

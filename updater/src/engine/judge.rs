@@ -103,7 +103,7 @@ impl Engine {
         let release = install.release_target.clone();
         let Some(failure) = &mut self.journal.last_failure else { return vec![] };
         failure.fault = fault;
-        failure.after.clone_from(&after);
+        failure.after = after.as_deref().map(Into::into);
         let mut message = match fault {
             Some(Fault::Release) => "the release is at fault".to_owned(),
             Some(Fault::Room) => "the room is at fault".to_owned(),

@@ -542,7 +542,7 @@ impl Engine {
         self.journal.last_failure = Some(Failure {
             release: self.journal.install.as_ref().and_then(|install| install.release.clone()),
             cause: cause.to_owned(),
-            message: message.to_owned(),
+            message: message.into(),
             rolled_back,
             fault: None,
             after: None,

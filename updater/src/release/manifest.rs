@@ -113,6 +113,19 @@ pub struct Part {
     pub sha256: String,
 }
 
+/// A version's characters at most.
+const VERSION_BYTES: usize = 64;
+
+/// Whether `target` is the name of a release of `product`.
+pub fn is_target_of(product: &str, target: &str) -> bool {
+    let Some(version) = target.strip_prefix("releases/").and_then(|rest| rest.strip_prefix(product)) else {
+        return false;
+    };
+    let version = version.strip_prefix('/').and_then(|rest| rest.strip_suffix(".json")).unwrap_or_default();
+    version.len() <= VERSION_BYTES
+        && semver::Version::parse(version).is_ok_and(|parsed| parsed.to_string() == version)
+}
+
 /// The name of a release's TUF target.
 pub fn target_name(product: &str, version: &str) -> String {
     format!("releases/{product}/{version}.json")
@@ -131,7 +144,7 @@ impl Manifest {
         struct Header {
             format: u32,
         }
-        let malformed = |error: serde_json::Error| ManifestError::Malformed(error.to_string());
+        let malformed = |error: serde_json::Error| ManifestError::Malformed(vigil_text::json_fault(&error));
         if bytes.len() as u64 > MANIFEST_BYTES {
             return Err(ManifestError::Value("size"));
         }
@@ -147,6 +160,7 @@ impl Manifest {
     fn check(&self) -> Result<(), ManifestError> {
         let is = |holds: bool, what| if holds { Ok(()) } else { Err(ManifestError::Value(what)) };
         is(is_label(&self.product), "product")?;
+        is(self.version.to_string().len() <= VERSION_BYTES, "length of the version")?;
         is((1..=HARDWARE_REVISIONS).contains(&self.hardware.len()), "number of hardware revisions")?;
         is(self.hardware.iter().all(|revision| is_label(revision)), "hardware revision")?;
         is((1..=IMAGES).contains(&self.images.len()), "number of images")?;

@@ -16,7 +16,8 @@ pub use decoder::{Decoder, Unpacking, Vouched};
 pub use index::{FRAME_BYTES, INDEX_BYTES, Index, IndexError, Unit};
 pub use leaf::{BEFORE_BYTES, Before, Chunk, Frame, Kind, LEAF_BYTES, Leaf, most_compressed};
 pub use manifest::{
-    Image, InstallPolicy, MANIFEST_BYTES, Manifest, ManifestError, Part, PatchParts, blob_path, target_name,
+    Image, InstallPolicy, MANIFEST_BYTES, Manifest, ManifestError, Part, PatchParts, blob_path, is_target_of,
+    target_name,
 };
 pub use packing::{Packer, Packing};
 pub use patch::{PATCH_INDEX_BYTES, PREFIX_BYTES, Patch, Patches};

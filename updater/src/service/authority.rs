@@ -9,7 +9,7 @@ use vigil_wire::Control;
 use super::request::Asker;
 use super::{Updater, now};
 use crate::engine::{Event, Order};
-use crate::release::{InstallPolicy, Manifest, target_name};
+use crate::release::{InstallPolicy, Manifest, is_target_of, target_name};
 
 /// Why a request was refused: a stable code and a sentence.
 pub(super) type Refusal = (String, String);
@@ -76,8 +76,7 @@ impl Updater {
                 by_root: false,
             }
         } else if let Some(release_target) = release {
-            let prefix = target_name(&self.config.device.product, "");
-            if !release_target.starts_with(prefix.trim_end_matches(".json")) {
+            if !is_target_of(&self.config.device.product, &release_target) {
                 return Err(refusal(Reason::BadArgument, "not a release of this product"));
             }
             Order { command: None, envelope: None, release_target, slot, by_root: asker.is_root }
@@ -163,10 +162,10 @@ impl Updater {
 
     fn release_of(&self, authorized: &Authorized) -> Result<String, Refusal> {
         let version = authorized.command.args.get("version").and_then(serde_json::Value::as_str);
-        let version = version.and_then(|text| semver::Version::parse(text).ok()).ok_or_else(|| {
+        let target = version.map(|version| target_name(&self.config.device.product, version));
+        target.filter(|target| is_target_of(&self.config.device.product, target)).ok_or_else(|| {
             refusal(Reason::BadArgument, "version: a semantic version is needed, e.g. version=2.0.0")
-        })?;
-        Ok(target_name(&self.config.device.product, &version.to_string()))
+        })
     }
 
     /// Whether the verified manifest may be installed here: the right device, and the right to install it, held

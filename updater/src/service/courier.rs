@@ -18,9 +18,6 @@ use crate::release::{Index, MANIFEST_BYTES, Manifest, blob_path};
 use crate::stash::sha256_hex;
 use crate::trust::{Progress, TrustError, Wanted as Document};
 
-/// A courier's message at most.
-const TROUBLE_BYTES: usize = 300;
-
 /// The fetch under way.
 #[derive(Default)]
 pub(super) struct Courier {
@@ -486,12 +483,9 @@ enum Going {
 
 /// What the courier tells of its trouble: a stranger's words, for people.
 fn told(trouble: Option<&Trouble>, otherwise: &str) -> String {
-    let Some(trouble) = trouble else { return otherwise.to_owned() };
-    let mut message: String = trouble.message.chars().filter(|character| !character.is_control()).collect();
-    message.truncate(message.floor_char_boundary(TROUBLE_BYTES));
-    message
+    trouble.map_or(otherwise, |trouble| &trouble.message).to_owned()
 }
 
 pub(super) fn refused(code: &str, message: &str) -> Response {
-    Response::Refused { code: code.to_owned(), message: message.to_owned() }
+    Response::Refused { code: code.to_owned(), message: message.into() }
 }

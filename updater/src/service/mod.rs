@@ -2,6 +2,7 @@
 
 mod authority;
 mod behind;
+mod child;
 mod courier;
 mod gate;
 mod make;
@@ -18,6 +19,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sha2::Sha256;
 use tracing::{error, info, warn};
+use vigil_protocol::replay::Replay;
+use vigil_text::{Repeats, Sentence, Telling};
 use vigil_wire::{SlotStatus, UpdateStatus};
 
 pub use server::{Access, bind, serve};
@@ -25,7 +28,7 @@ pub use server::{Access, bind, serve};
 use crate::boot::{BootControl, Reading};
 use crate::config::Config;
 use crate::engine::{Boot, Engine, Event, Now, Output};
-use crate::events::Events;
+use crate::events::{Events, is_strangers};
 use crate::floor::FloorFile;
 use crate::journal::{Found, JournalFile};
 use crate::release::Decoder;
@@ -41,6 +44,8 @@ pub struct Updater {
     journal: JournalFile,
     floor: FloorFile,
     events: Events,
+    /// What strangers cause again and again.
+    repeats: Repeats,
     trust: Trust,
     stash: Stash,
     boot: Box<dyn BootControl>,
@@ -50,7 +55,9 @@ pub struct Updater {
     pending: VecDeque<Output>,
     courier: courier::Courier,
     gate: Option<gate::GateRun>,
-    hook: Option<gate::HookRun>,
+    hook: Option<child::Run>,
+    /// The program that was asked for a restart.
+    rebooting: Option<child::Run>,
     watchdog: Option<Watchdog>,
     /// The peer that alone is asked to fetch.
     claim: Option<u64>,
@@ -125,7 +132,10 @@ impl Updater {
                     "journal.damaged",
                     &format!("{why}; kept as {}", aside.display()),
                 )?;
-                crate::journal::Journal { v: 1, ..Default::default() }
+                // Which envelopes were used is not known any more: whatever was issued before the time that is proven is refused. Not
+                // before the clock's: one in 2099 would lock every operator out.
+                let replay = Replay::refusing_until(trust.proven(now));
+                crate::journal::Journal { v: 1, replay, ..Default::default() }
             }
         };
         for what in dropped {
@@ -157,6 +167,7 @@ impl Updater {
             journal: journal_file,
             floor,
             events,
+            repeats: Repeats::default(),
             trust,
             boot,
             boot_damage: None,
@@ -164,6 +175,7 @@ impl Updater {
             courier: courier::Courier::default(),
             gate: None,
             hook: None,
+            rebooting: None,
             watchdog,
             claim: None,
             parts: Vec::new(),
@@ -229,7 +241,7 @@ impl Updater {
                 Output::Save => self.journal.save(self.engine.journal())?,
                 Output::Floor(value) => self.floor.raise(*value)?,
                 Output::Note { kind, message } => {
-                    info!(kind, message);
+                    info!(kind, message = %Sentence::new(message));
                     self.events.append(now.wall.as_second(), kind, message)?;
                 }
                 Output::DropWork => {
@@ -252,10 +264,24 @@ impl Updater {
         Ok(())
     }
 
-    /// Appends to the event list. Failing is logged: an event about a full disk cannot wait for the disk.
+    /// Appends to the event list. What strangers cause is told when it changes, and counted when it repeats. Failing is
+    /// logged: an event about a full disk cannot wait for the disk.
     fn note(&mut self, kind: &str, message: &str) {
-        info!(kind, message);
-        if let Err(error) = self.events.append(now().wall.as_second(), kind, message) {
+        let message = Sentence::new(message);
+        let now = now();
+        let told = if is_strangers(kind) {
+            match self.repeats.on(kind, &message, now.boot) {
+                Telling::Count => return,
+                Telling::Tell { untold: 0 } => message,
+                Telling::Tell { untold } => {
+                    Sentence::new(&format!("{message} ({untold} more were not told)"))
+                }
+            }
+        } else {
+            message
+        };
+        info!(kind, message = %told);
+        if let Err(error) = self.events.append(now.wall.as_second(), kind, &told) {
             warn!(%error, kind, "the event could not be kept");
         }
     }

@@ -188,7 +188,11 @@ impl Peer {
         if matches!(response, Response::Hello { .. }) {
             self.greeted = true;
         }
-        self.answer = encode(&response, &blob)?;
+        // Whatever an answer has grown to, its peer learns that it has: the connection and the others' go on.
+        self.answer = encode(&response, &blob).or_else(|error| {
+            warn!(%error, "an answer is too large to be sent");
+            encode(&refused("too_large", "the answer is too large to be sent; see the updater's log"), &[])
+        })?;
         self.send()
     }
 
@@ -206,7 +210,7 @@ impl Peer {
 }
 
 impl Pause {
-    fn at_most(self, time: Duration) -> Self {
+    pub(super) fn at_most(self, time: Duration) -> Self {
         match self {
             Self::None => Self::None,
             Self::Until(other) => Self::Until(other.min(time)),

@@ -7,7 +7,8 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use super::gate::{GateRun, GateState, HookRun};
+use super::child::{LOOK, Run};
+use super::gate::{GateRun, GateState};
 use super::{Pause, Updater};
 use crate::config::Place;
 use crate::engine::{Event, Now, Step, Work, cause};
@@ -16,8 +17,8 @@ use crate::slot::{HEAD_BYTES, Part};
 /// After an error that may pass, such as a full disk: the first pause, and the longest.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
-/// How often a running check of the gate is looked at.
-const GATE_POLL: Duration = Duration::from_millis(100);
+/// Whoever is asked for a restart has this long to say that it will come.
+const REBOOT_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Updater {
     /// Takes the next step if it is this process's own to take, and says how long it may sleep.
@@ -28,7 +29,9 @@ impl Updater {
             }
             self.retry_at = None;
         }
+        let rebooting = self.look_at_reboot(now);
         let result = self.tell(now, Event::Tick).and_then(|()| self.take(now));
+        let result = result.map(|pause| rebooting.map_or(pause, |look| pause.at_most(look)));
         match result {
             Ok(pause) => {
                 self.retries = 0;
@@ -108,7 +111,7 @@ impl Updater {
                 Event::Reverted
             }
             Step::Reboot => {
-                self.reboot();
+                self.reboot(now);
                 Event::RebootAsked
             }
             Step::Reload => Event::Reloaded(self.reload()?.map(Box::new)),
@@ -303,16 +306,16 @@ impl Updater {
             Ok(mut run) => match run.poll(now.boot) {
                 None => {
                     self.hook = Some(run);
-                    return Ok(Pause::Until(now.boot + GATE_POLL));
+                    return Ok(Pause::Until(now.boot + LOOK));
                 }
-                Some(result) => result,
+                Some(result) => result.map_err(vigil_text::Text::into_string),
             },
         };
         self.tell(now, Event::Applied { image, sha256, result })?;
         Ok(Pause::None)
     }
 
-    fn start_hook(&self, image: &str, sha256: &str, now: Now) -> Result<HookRun, String> {
+    fn start_hook(&self, image: &str, sha256: &str, now: Now) -> Result<Run, String> {
         let hook = self.config.hooks.iter().find(|hook| hook.image == image).ok_or("it has no hook")?;
         let Some(Place::Payload { path, .. }) = self.config.place(self.engine.running(), image) else {
             return Err("it has no hook".to_owned());
@@ -322,15 +325,15 @@ impl Updater {
         if there != sha256 {
             return Err(format!("{}: it is no longer what was verified", path.display()));
         }
-        let child = crate::hook::start(hook, &path).map_err(|error| error.to_string())?;
-        Ok(HookRun::new(child, now.boot + hook.timeout_seconds))
+        let command = crate::hook::command(hook, &path).map_err(|error| error.to_string())?;
+        Run::start(command, now.boot + hook.timeout_seconds).map_err(|error| error.to_string())
     }
 
     fn run_gate(&mut self, now: Now) -> io::Result<Pause> {
         let gate = self.gate.get_or_insert_with(|| GateRun::new(&self.config.gate));
         let result = match gate.poll(now.boot) {
             GateState::Running => {
-                let poll = now.boot + GATE_POLL;
+                let poll = now.boot + LOOK;
                 return Ok(Pause::Until(self.engine.deadline().map_or(poll, |deadline| deadline.min(poll))));
             }
             GateState::Passed => Ok(()),
@@ -341,17 +344,26 @@ impl Updater {
         Ok(Pause::None)
     }
 
-    fn reboot(&mut self) {
+    fn reboot(&mut self, now: Now) {
         let command = self.config.reboot.clone();
         self.note("reboot", &command.join(" "));
-        let status = std::process::Command::new(&command[0]).args(&command[1..]).status();
-        match status {
-            Ok(status) if status.success() => {}
-            Ok(status) => warn!(%status, "the restart was refused; it is asked for again"),
+        match Run::start(super::gate::command(&command), now.boot + REBOOT_PATIENCE) {
+            Ok(run) => self.rebooting = Some(run),
             Err(error) => {
                 warn!(%error, program = command[0], "the restart could not be asked for; tried again");
             }
         }
+    }
+
+    /// Looks at the program that was asked for a restart, and says when to look again.
+    fn look_at_reboot(&mut self, now: Now) -> Option<Duration> {
+        match self.rebooting.as_mut()?.poll(now.boot) {
+            None => return Some(now.boot + LOOK),
+            Some(Ok(())) => {}
+            Some(Err(said)) => warn!(%said, "the restart was refused; it is asked for again"),
+        }
+        self.rebooting = None;
+        None
     }
 }
 

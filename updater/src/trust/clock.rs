@@ -38,7 +38,8 @@ impl FloorClock {
         now.wall.max(self.least(now.boot))
     }
 
-    fn least(&self, boot: Duration) -> Timestamp {
+    /// The floor and the time with the power on since.
+    pub(super) fn least(&self, boot: Duration) -> Timestamp {
         // Without a floor there is nothing to count from.
         if self.floor == Timestamp::UNIX_EPOCH {
             return self.floor;

@@ -157,6 +157,12 @@ impl Trust {
         self.clock.wall(now)
     }
 
+    /// What time it is at least by signatures and the time since them, whatever the clock says; the Unix epoch when
+    /// nothing is known.
+    pub fn proven(&self, now: Now) -> Timestamp {
+        self.clock.least(now.boot)
+    }
+
     /// The trusted set.
     pub fn set(&self) -> &TrustedSet {
         &self.set

@@ -132,7 +132,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
         let mut members = BTreeMap::new();
         while let Some((key, value)) = map.next_entry::<String, Json>()? {
             if members.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("the key {key:?} is there twice")));
+                return Err(A::Error::custom(vigil_text::DUPLICATE_KEY));
             }
             members.insert(key, value);
         }

@@ -87,18 +87,20 @@ impl Delegations {
         match (&self.roles, &self.succinct_roles) {
             (Some(roles), None) => {
                 let mut names = BTreeSet::new();
-                for role in roles {
-                    check_role_name(&role.name)?;
+                // Who signed this is not known yet: a role is told by its place.
+                for (position, role) in roles.iter().enumerate() {
+                    let delegation = format!("delegation {}", position + 1);
+                    check_role_name(&delegation, &role.name)?;
                     if !names.insert(&role.name) {
-                        return Err(format!("it delegates to {:?} twice", role.name));
+                        return Err(format!("{delegation} is to a role that is delegated to twice"));
                     }
-                    role.check()?;
+                    role.check(&delegation)?;
                 }
                 Ok(())
             }
             (None, Some(bins)) => {
-                check_role_name(&bins.name_prefix)?;
-                check_threshold(&bins.keys, &bins.name_prefix)?;
+                check_role_name("the delegation to bins", &bins.name_prefix)?;
+                check_threshold("the delegation to bins", &bins.keys)?;
                 if !(1..=MAX_BIT_LENGTH).contains(&bins.bit_length) {
                     return Err(format!("bit_length is {}, not 1 to {MAX_BIT_LENGTH}", bins.bit_length));
                 }
@@ -115,13 +117,10 @@ impl DelegatedRole {
         by_hash || self.paths.iter().flatten().any(|pattern| fits(pattern, target))
     }
 
-    fn check(&self) -> Result<(), String> {
-        check_threshold(&self.keys, &self.name)?;
+    fn check(&self, delegation: &str) -> Result<(), String> {
+        check_threshold(delegation, &self.keys)?;
         if self.paths.is_some() == self.path_hash_prefixes.is_some() {
-            return Err(format!(
-                "the delegation to {:?} has not either paths or path_hash_prefixes",
-                self.name
-            ));
+            return Err(format!("{delegation} has not either paths or path_hash_prefixes"));
         }
         Ok(())
     }
@@ -136,18 +135,18 @@ impl SuccinctRoles {
     }
 }
 
-fn check_threshold(keys: &RoleKeys, name: &str) -> Result<(), String> {
-    if keys.threshold == 0 { Err(format!("the threshold of {name:?} is 0")) } else { Ok(()) }
+fn check_threshold(delegation: &str, keys: &RoleKeys) -> Result<(), String> {
+    if keys.threshold == 0 { Err(format!("the threshold of {delegation} is 0")) } else { Ok(()) }
 }
 
 /// A delegated role may have any name but a top-level role's, and one that makes a file name.
-fn check_role_name(name: &str) -> Result<(), String> {
+fn check_role_name(delegation: &str, name: &str) -> Result<(), String> {
     let stem = RoleName::Delegated(name.to_owned()).file_stem();
     if name.is_empty() || Role::ALL.iter().any(|role| role.name() == name) {
-        return Err(format!("it delegates to a role of the name {name:?}"));
+        return Err(format!("{delegation} is to a role without a name of its own"));
     }
     if stem.len() > MAX_STEM_BYTES {
-        return Err(format!("it delegates to a role whose file name has {} bytes", stem.len()));
+        return Err(format!("{delegation} is to a role whose file name has {} bytes", stem.len()));
     }
     Ok(())
 }

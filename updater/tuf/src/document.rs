@@ -9,6 +9,7 @@ use jiff::Timestamp as Time;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256, Sha512};
+use vigil_text::Label;
 
 pub use crate::delegation::{Delegate, DelegatedRole, Delegations, SuccinctRoles};
 pub use crate::key::Key;
@@ -43,7 +44,7 @@ impl fmt::Display for RoleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Top(role) => role.fmt(f),
-            Self::Delegated(name) => write!(f, "delegated role {name:?}"),
+            Self::Delegated(name) => write!(f, "delegated role \"{}\"", Label::new(name)),
         }
     }
 }
@@ -248,7 +249,8 @@ fn check_meta(meta: &BTreeMap<String, MetaFile>, needed: &str) -> Result<(), Str
         return Err(format!("it does not list {needed}"));
     }
     match meta.iter().find(|(_, file)| file.version == 0) {
-        Some((name, _)) => Err(format!("it lists {name} at version 0")),
+        Some((name, _)) if name == needed => Err(format!("it lists {needed} at version 0")),
+        Some(_) => Err("it lists a file at version 0".to_owned()),
         None => Ok(()),
     }
 }

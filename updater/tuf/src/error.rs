@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use vigil_text::Label;
 
 use crate::document::{Role, RoleName};
 
@@ -19,7 +20,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Role(role) => write!(f, "the {role} metadata"),
-            Self::Target(name) => write!(f, "the target {name:?}"),
+            Self::Target(name) => write!(f, "the target \"{}\"", Label::new(name)),
         }
     }
 }
@@ -53,7 +54,7 @@ pub enum Error {
         "{subject} goes back: {file} was at version {known} and is offered at {offered}; this may be an attack, or \
          the repository was restored from an old backup"
     )]
-    Rollback { subject: Subject, file: String, known: u64, offered: u64 },
+    Rollback { subject: Subject, file: Label, known: u64, offered: u64 },
     #[error(
         "{subject} expired at {expires} (it is {now}); publish it anew, or put this device's clock right"
     )]

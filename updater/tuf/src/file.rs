@@ -46,29 +46,31 @@ impl<D: Document> File<D> {
     fn parse_or_reason(bytes: &[u8]) -> Result<Self, String> {
         // Read twice: once for what is signed, unknown fields and all, once for what we know. The first pass has
         // refused duplicate keys, so that the two cannot disagree.
-        let Json::Object(mut members) = Json::parse(bytes).map_err(|error| error.to_string())? else {
+        let Json::Object(mut members) = Json::parse(bytes).map_err(|error| vigil_text::json_fault(&error))?
+        else {
             return Err("it is not a JSON object".to_owned());
         };
         let Some(signed @ Json::Object(_)) = members.remove("signed") else {
             return Err("`signed` is not a JSON object".to_owned());
         };
-        let envelope: Envelope<D> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let envelope: Envelope<D> =
+            serde_json::from_slice(bytes).map_err(|error| vigil_text::json_fault(&error))?;
         if envelope.signatures.len() > MAX_SIGNATURES {
             return Err(format!("it has more than {MAX_SIGNATURES} signatures"));
         }
         let mut ids = BTreeSet::new();
-        if let Some(twice) = envelope.signatures.iter().find(|signature| !ids.insert(&signature.keyid)) {
-            return Err(format!("the key {:?} is among the signatures twice", twice.keyid));
+        // Nobody has vouched for any of this yet: what is wrong is told by its place, never in its own words.
+        let repeated = envelope.signatures.iter().position(|signature| !ids.insert(&signature.keyid));
+        if let Some(position) = repeated {
+            return Err(format!("signature {} is by a key that is among the signatures twice", position + 1));
         }
         let document = envelope.signed;
         let (kind, spec_version) = document.form();
         if kind != D::ROLE.name() {
-            return Err(format!("its _type is {kind:?}"));
+            return Err(format!("its _type is not {}", D::ROLE.name()));
         }
         if spec_version.split('.').next() != Some("1") {
-            return Err(format!(
-                "it follows version {spec_version:?} of the specification, this client version 1"
-            ));
+            return Err("it follows another version of the specification than 1.x".to_owned());
         }
         if document.version() == 0 {
             return Err("its version is 0".to_owned());

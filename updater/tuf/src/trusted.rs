@@ -256,7 +256,7 @@ impl TrustedSet {
         if let Some(old) = &self.timestamp {
             let (known, offered) = (old.document.version, new.document.version);
             if offered < known {
-                return Err(Error::Rollback { subject, file: "timestamp.json".to_owned(), known, offered });
+                return Err(Error::Rollback { subject, file: "timestamp.json".into(), known, offered });
             }
             if offered == known {
                 old.check_expiry(now)?;
@@ -373,7 +373,12 @@ fn check_no_rollback(subject: Subject, old: &Meta, new: &Meta) -> Result<(), Err
     for (file, known) in old {
         let offered = new.get(file).map_or(0, |listed| listed.version);
         if offered < known.version {
-            return Err(Error::Rollback { subject, file: file.clone(), known: known.version, offered });
+            return Err(Error::Rollback {
+                subject,
+                file: file.as_str().into(),
+                known: known.version,
+                offered,
+            });
         }
     }
     Ok(())

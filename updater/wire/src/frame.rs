@@ -23,7 +23,7 @@ pub enum FrameError {
         limit: usize,
     },
     /// The header is not a message of this version.
-    #[error("a frame that holds no message: {0}")]
+    #[error("a frame that holds no message: {}", vigil_text::json_fault(.0))]
     Malformed(#[from] serde_json::Error),
 }
 

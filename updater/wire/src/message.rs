@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use vigil_text::{Sentence, Text};
 
 /// The version of this contract. The updater serves a peer of the same version only; both come with one release.
 pub const WIRE_VERSION: u32 = 1;
@@ -95,7 +96,7 @@ pub struct Trouble {
     /// Whether the server, or a proxy before it, sent another range than was asked for, or refused it (416).
     pub range: bool,
     /// In a sentence.
-    pub message: String,
+    pub message: Text<300>,
 }
 
 /// What a person may do with an install.
@@ -172,8 +173,26 @@ pub enum Response {
         /// Stable, for programs: a command's reason code where there is one.
         code: String,
         /// For people: what, and what to do.
-        message: String,
+        message: Sentence,
     },
+}
+
+impl Response {
+    /// Which answer it is, for whoever expected another.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello { .. } => "hello",
+            Self::Status(_) => "status",
+            Self::Done => "done",
+            Self::Target => "target",
+            Self::Need(_) => "need",
+            Self::Working => "working",
+            Self::Idle => "idle",
+            Self::Continue => "continue",
+            Self::Events { .. } => "events",
+            Self::Refused { .. } => "refused",
+        }
+    }
 }
 
 /// A file that should be fetched.
@@ -466,7 +485,7 @@ pub struct Failure {
     /// A stable code.
     pub cause: String,
     /// For people.
-    pub message: String,
+    pub message: Sentence,
     /// Whether the running slot changed back.
     pub rolled_back: bool,
     /// Whose fault it was, once that is known.
@@ -474,7 +493,7 @@ pub struct Failure {
     pub fault: Option<Fault>,
     /// After a rollback: what the same checks say of the release before.
     #[serde(default)]
-    pub after: Option<String>,
+    pub after: Option<Sentence>,
     /// When, in seconds since 1970 by the device's clock.
     pub at_seconds: i64,
 }
@@ -509,5 +528,5 @@ pub struct Event {
     /// What happened: `install.accepted`, `state`, `rolled_back`, `refused`, ….
     pub kind: String,
     /// For people.
-    pub message: String,
+    pub message: Sentence,
 }

@@ -5,7 +5,7 @@ use vigil_protocol::state::{DiskHealth, Health};
 
 use super::Collector;
 use crate::health::{NAME_CHARS, mounts};
-use crate::text::clean;
+use vigil_text::clean;
 
 pub(super) struct Disks;
 

@@ -5,7 +5,7 @@ use vigil_protocol::state::{Health, InterfaceHealth};
 
 use super::Collector;
 use crate::health::{LIST, NAME_CHARS};
-use crate::text::clean;
+use vigil_text::clean;
 
 pub(super) struct Interfaces(Option<Networks>);
 

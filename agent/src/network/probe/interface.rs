@@ -7,7 +7,7 @@ use vigil_protocol::diagnosis::{Evidence, Layer};
 
 use super::Look;
 use crate::network::tables::Route;
-use crate::text::clean;
+use vigil_text::clean;
 
 /// More interfaces than an endpoint has; the rest is left out.
 const INTERFACES: usize = 16;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use vigil_protocol::diagnosis::{Evidence, Layer, Outcome};
 
-use crate::text::clean;
+use vigil_text::clean;
 
 /// A message has at most so many characters: some of it was written by others.
 const MESSAGE_CHARS: usize = 300;
