@@ -108,6 +108,7 @@ pub fn update_state(status: Option<&UpdateStatus>) -> Update {
             last_failure: None,
             quarantined: Vec::new(),
             floor: 0,
+            problem: None,
         };
     };
     let name =
@@ -143,6 +144,7 @@ pub fn update_state(status: Option<&UpdateStatus>) -> Update {
         paused: status.paused,
         quarantined: status.quarantined.clone(),
         floor: status.floor,
+        problem: status.degraded.as_ref().or(status.boot_problem.as_ref()).map(ToString::to_string),
     }
 }
 

@@ -230,6 +230,10 @@ pub struct Update {
     /// No release below this sequence is installed any more.
     #[serde(default)]
     pub floor: u64,
+    /// Why nothing can be installed until somebody looks after the device: the boot variables cannot be written, or the
+    /// updater's own state cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// One slot.

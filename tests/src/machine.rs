@@ -320,7 +320,14 @@ impl<'w> Machine<'w> {
         std::fs::write(self.work.join("cmdline"), "vigil.slot=none\n")?;
         std::fs::write(self.work.join("boot_id"), "none\n")?;
         let text = std::fs::read_to_string(self.work.join("updater.toml"))?;
-        Ok(boot::open(&toml::from_str::<Boot>(&text)?.boot))
+        let config = toml::from_str::<Boot>(&text)?.boot;
+        if let BootConfig::Grub { grubenv, .. } = &config
+            && !grubenv.exists()
+        {
+            // What `grub-editenv FILE create` makes: the image brings it, and the updater never does.
+            std::fs::write(grubenv, format!("{:#<1024}", "# GRUB Environment Block\n"))?;
+        }
+        Ok(boot::open(&config, boot::Claims::default()))
     }
 
     /// Switches on until something starts that can run the updater.

@@ -104,7 +104,7 @@ fn fw_printenv_reads_what_we_write_and_we_what_fw_setenv_writes() -> anyhow::Res
                 "{copies} copies, {round}"
             );
             disk.tool("fw_setenv", &["BOOT_A_LEFT", "2"])?;
-            let mut expected = Reading { order, damage: None };
+            let mut expected = Reading { order, damage: None, made_up: false };
             expected.order.left.insert("A".to_owned(), 2);
             ensure!(disk.boot.read()? == expected, "{copies} copies, {round}: {:?}", disk.boot.read()?);
         }
@@ -198,7 +198,7 @@ fn on_a_block_device_counted_from_its_end_both_find_the_same() -> anyhow::Result
         disk.boot.write("test", &order)?;
         ensure!(disk.print("BOOT_ORDER")? == order.order.join(" "));
         disk.tool("fw_setenv", &["serial_number", "7"])?;
-        ensure!(disk.boot.read()? == Reading { order, damage: None });
+        ensure!(disk.boot.read()? == Reading { order, damage: None, made_up: false });
     }
     // In the file below it lies where the numbers say.
     let bytes = std::fs::read(disk.bench.at("disk"))?;
@@ -225,7 +225,11 @@ fn what_mkenvimage_makes_for_the_factory_is_read() -> anyhow::Result<()> {
         })?;
         let mut order = both().first("B");
         order.left.insert("B".to_owned(), 1);
-        ensure!(disk.boot.read()? == Reading { order, damage: None }, "{:?}", disk.boot.read()?);
+        ensure!(
+            disk.boot.read()? == Reading { order, damage: None, made_up: false },
+            "{:?}",
+            disk.boot.read()?
+        );
     }
     Ok(())
 }
@@ -267,7 +271,7 @@ fn grub_editenv_reads_what_we_write_and_we_what_it_writes() -> anyhow::Result<()
         ] {
             ensure!(listed.contains(&line), "{line} is not in {listed:?}");
         }
-        ensure!(boot.read()? == Reading { order: order.clone(), damage: None });
+        ensure!(boot.read()? == Reading { order: order.clone(), damage: None, made_up: false });
         set(&grubenv, "A_TRY=2")?;
         ensure!(boot.read()?.order.left["A"] == 1);
         ensure!(others()? == entry);
@@ -294,7 +298,11 @@ fn in_a_full_block_ours_move_into_the_first_sector_and_nothing_is_lost() -> anyh
     for assignment in &foreign {
         ensure!(list(&grubenv)?.contains(assignment), "{assignment} is gone");
     }
-    ensure!(boot.read()? == Reading { order: both().without("B"), damage: None }, "{:?}", boot.read()?);
+    ensure!(
+        boot.read()? == Reading { order: both().without("B"), damage: None, made_up: false },
+        "{:?}",
+        boot.read()?
+    );
     // From now on it is one sector.
     boot.write("test", &both())?;
     ensure!(std::fs::read(&grubenv)?[512..] == after[512..]);

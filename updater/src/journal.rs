@@ -165,6 +165,14 @@ impl JournalFile {
         Ok(Found::Damaged { aside, why })
     }
 
+    /// Reads it and changes nothing, for whoever may not write. An empty one where there is none.
+    pub(crate) fn peek(&self) -> io::Result<Journal> {
+        match vigil_durable::read_bounded(&self.path, LIMIT)? {
+            None => Ok(Journal { v: VERSION, ..Journal::default() }),
+            Some(bytes) => Ok(serde_json::from_slice(&bytes)?),
+        }
+    }
+
     /// Makes the journal durable. The crash point carries the state's name.
     pub fn save(&self, journal: &Journal) -> io::Result<()> {
         let bytes = serde_json::to_vec(journal)?;

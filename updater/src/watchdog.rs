@@ -35,6 +35,34 @@ impl Watchdog {
     }
 }
 
+/// The service manager's own watchdog (`WatchdogSec=`), where it asks for one: it restarts a daemon whose loop stands still.
+#[derive(Debug)]
+pub struct Supervisor {
+    feed: Option<Duration>,
+    due: Duration,
+}
+
+impl Supervisor {
+    /// Says that the daemon is ready, and asks how often it is to be told that it goes on.
+    pub fn ready() -> Self {
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        // Twice within the time, as sd_watchdog_enabled(3) recommends.
+        let feed = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+        Self { feed, due: Duration::ZERO }
+    }
+
+    /// Tells it if it is time, and says when it is the next time.
+    pub fn feed(&mut self, now: Duration) -> Option<Duration> {
+        let feed = self.feed?;
+        if now >= self.due {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            self.due = now + feed;
+        }
+        Some(self.due)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

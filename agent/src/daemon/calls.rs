@@ -95,8 +95,23 @@ impl Daemon {
             "last_diagnosis": self.last_diagnosis.as_ref().map(|diagnosis| json!({
                 "at": diagnosis.at, "verdict": diagnosis.verdict,
             })),
+            "problems": self.problems(),
             "warnings": self.config.warnings,
         })
+    }
+
+    /// What somebody has to look after, a sentence each: what is wrong, and what to do.
+    fn problems(&self) -> Vec<String> {
+        let update = self.update.as_ref().and_then(|status| {
+            let degraded = status.degraded.as_ref().map(|why| {
+                format!("vigil-updaterd cannot use its state, and installs nothing: {why}; look at the disk of its state directory")
+            });
+            let boot = status.boot_problem.as_ref().map(|why| {
+                format!("the boot variables cannot be written, so that nothing can be installed: {why}")
+            });
+            degraded.or(boot)
+        });
+        update.into_iter().collect()
     }
 
     /// Starts a network test, one at a time. The error says why not.

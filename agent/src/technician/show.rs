@@ -112,10 +112,15 @@ pub fn status(value: &Value) -> (String, bool) {
     if !verdict.is_empty() {
         line(&mut out, "network", clean(verdict));
     }
+    let mut well = connected && updater;
+    for problem in value.pointer("/problems").and_then(Value::as_array).into_iter().flatten() {
+        well = false;
+        line(&mut out, "problem", painted(BAD, clean(problem.as_str().unwrap_or_default())));
+    }
     for warning in value.pointer("/warnings").and_then(Value::as_array).into_iter().flatten() {
         line(&mut out, "warning", painted(BAD, clean(warning.as_str().unwrap_or_default())));
     }
-    (out, connected && updater)
+    (out, well)
 }
 
 /// What is lost by a restart or was lost by one, if anything.

@@ -158,8 +158,14 @@ impl Courier {
                 client.ask(&Request::Contact(contact), &[]).await?;
             }
             if Instant::now() >= self.refresh_at && self.fetcher.is_some() {
-                client.ask(&Request::Refresh, &[]).await?;
-                self.refresh_pending = true;
+                match client.ask(&Request::Refresh, &[]).await {
+                    Ok(_) => self.refresh_pending = true,
+                    // Its own state cannot be used just now.
+                    Err(ClientError::Refused { message, .. }) => {
+                        self.tell(News::RefreshFailed(message.into_string())).await?;
+                    }
+                    Err(error) => return Err(error),
+                }
                 // That it was begun is no success yet: what has failed so far counts until it went through.
                 self.schedule(self.options.refresh_interval);
             }

@@ -114,6 +114,10 @@ impl BootControl for OnPartition<'_> {
         self.boot.read()
     }
 
+    fn check_writable(&self) -> std::io::Result<()> {
+        self.boot.check_writable()
+    }
+
     fn write(&mut self, point: &str, order: &BootOrder) -> std::io::Result<()> {
         self.boot.write(point, order)?;
         self.machine.put().map_err(std::io::Error::other)

@@ -7,7 +7,7 @@ use anyhow::Context;
 use lexopt::prelude::*;
 use tracing::warn;
 use vigil_updater::config::{BootConfig, Config};
-use vigil_updater::service::{self, Access, Updater};
+use vigil_updater::service::{self, Access, Service};
 use vigil_updater::{boot, memory, sandbox};
 
 const HELP: &str = "\
@@ -132,7 +132,7 @@ fn power_on(config: &Config, boot_id: &str) -> anyhow::Result<()> {
 }
 
 fn print_boot_order(config: &Config, json: bool) -> anyhow::Result<()> {
-    let boot = boot::open(&config.boot);
+    let boot = boot::open(&config.boot, boot::Claims::default());
     let reading = boot.read()?;
     let running = boot.booted().ok().map(|booted| booted.slot);
     let next = reading.order.clone().select();
@@ -183,11 +183,11 @@ fn run(config: Config) -> anyhow::Result<()> {
     };
     let socket = config.socket.clone();
     let listener = service::bind(&socket).with_context(|| format!("socket {}", socket.display()))?;
-    let mut updater = Updater::open(config, confined)?;
+    let mut service = Service::open(config, confined);
     let own = rustix::process::geteuid().as_raw();
     // Root is a person at the device only where vigild is not root as well.
     let courier_is_root = courier.unwrap_or(own) == 0;
-    service::serve(&mut updater, &listener, |uid| match uid {
+    service::serve(&mut service, &listener, |uid| match uid {
         0 if !courier_is_root => Access::Root,
         _ if uid == 0 || uid == own || Some(uid) == courier => Access::Courier,
         _ => Access::None,

@@ -4,6 +4,7 @@ use std::io;
 
 use vigil_durable::crash_point;
 
+use super::claims::{Claims, is_blank, not_ours};
 use super::environment::{ACTIVE, Environment, Scheme, flag, newer};
 use super::medium::Medium;
 
@@ -17,12 +18,16 @@ pub(super) struct Copies {
 /// A line of fw_env.config, opened if it could be.
 pub(super) struct Opened {
     pub(super) name: String,
+    /// By which it is known to be ours.
+    pub(super) claim: String,
     pub(super) size: usize,
     pub(super) medium: io::Result<Box<dyn Medium>>,
 }
 
 pub(super) struct Found {
     name: String,
+    claim: String,
+    is_blank: bool,
     size: usize,
     pub(super) medium: io::Result<Box<dyn Medium>>,
     flag: u8,
@@ -33,16 +38,19 @@ impl Copies {
     /// Reads them and finds the one that counts.
     pub(super) fn read(media: Vec<Opened>) -> Self {
         let redundant = media.len() == 2;
-        let find = |Opened { name, size, medium }| {
+        let find = |Opened { name, claim, size, medium }| {
             let copy = match &medium {
                 Ok(medium) => medium.read().map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
-            let (flag, environment) = match copy {
-                Ok(copy) => (flag(&copy), Environment::parse(&copy, redundant).map_err(str::to_owned)),
-                Err(error) => (0, Err(error)),
+            let (flag, is_blank, environment) = match copy {
+                Ok(copy) => {
+                    let environment = Environment::parse(&copy, redundant).map_err(str::to_owned);
+                    (flag(&copy), is_blank(&copy), environment)
+                }
+                Err(error) => (0, false, Err(error)),
             };
-            Found { name, size, medium, flag, environment }
+            Found { name, claim, is_blank, size, medium, flag, environment }
         };
         let media: Vec<_> = media.into_iter().map(find).collect();
         let current = match media.as_slice() {
@@ -70,6 +78,26 @@ impl Copies {
             parts.push(format!("the copy at {} counts", self.media[current].name));
         }
         (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// Sees that every copy is ours or nobody's, and keeps that, before the first of them is written: where one is another's,
+    /// so may the next write's place be. `explain` says what else lies at a place, by its position.
+    pub(super) fn prove(&self, claims: &Claims, explain: impl Fn(usize) -> Option<String>) -> io::Result<()> {
+        for (position, found) in self.media.iter().enumerate() {
+            let proven = found.environment.is_ok() || found.is_blank || claims.hold(&found.claim);
+            if let (false, Err(what)) = (proven, &found.environment) {
+                let other = explain(position).map_or_else(String::new, |other| format!("; {other}"));
+                return Err(not_ours(&found.name, &format!("{what}{other}")));
+            }
+        }
+        for found in &self.media {
+            // What is valid now is proven by that, even where nothing can be kept.
+            match claims.keep(&found.claim) {
+                Err(error) if found.environment.is_err() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Writes the copy that does not count, which from then on does.
@@ -121,7 +149,12 @@ mod tests {
     fn nor_copies(flash: &SimulatedNor) -> Copies {
         let copy = |offset: u64| {
             let nor = Nor::new(flash.clone(), offset, 256, 512).unwrap();
-            Opened { name: format!("{offset:#x}"), size: 256, medium: Ok(Box::new(nor)) }
+            Opened {
+                name: format!("{offset:#x}"),
+                claim: String::new(),
+                size: 256,
+                medium: Ok(Box::new(nor)),
+            }
         };
         Copies::read(vec![copy(0), copy(512)])
     }

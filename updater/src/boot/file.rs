@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vigil_durable::Mode;
 
+use super::claims::{Claims, not_ours};
 use super::variables::{self, Variables};
 use super::{BootControl, BootOrder, Booted, Reading, invalid};
 
@@ -17,6 +18,7 @@ const LIMIT: u64 = 64 * 1024;
 #[derive(Debug)]
 pub struct FileBoot {
     directory: PathBuf,
+    claims: Claims,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -28,7 +30,13 @@ struct BootedFile {
 impl FileBoot {
     /// The variables in `directory`.
     pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned() }
+        Self { directory: directory.to_owned(), claims: Claims::default() }
+    }
+
+    /// With what was proven before.
+    #[must_use]
+    pub fn with(self, claims: Claims) -> Self {
+        Self { claims, ..self }
     }
 
     /// What the first stage does at power-on: chooses a slot, spends a try, leaves word of it, all durably.
@@ -95,9 +103,21 @@ impl BootControl for FileBoot {
         variables::from_uboot(&variables, damage, &|| self.booted())
     }
 
+    fn check_writable(&self) -> io::Result<()> {
+        if self.variables().exists() { super::check_writable(&self.variables()) } else { Ok(()) }
+    }
+
     fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
         // Variables that are not ours are kept.
-        let (mut variables, _) = self.read_variables()?;
+        let (mut variables, damage) = self.read_variables()?;
+        let place = format!("file {}", self.variables().display());
+        let is_empty = std::fs::metadata(self.variables()).is_ok_and(|found| found.len() == 0);
+        // The directory is the first stage's: it has left word there of what runs. The file may be another's all the same.
+        let is_ours = variables.contains_key("BOOT_ORDER") || is_empty || !self.variables().exists();
+        if !is_ours && !self.claims.hold(&place) {
+            return Err(not_ours(&place, damage.as_deref().unwrap_or("no BOOT_ORDER in it")));
+        }
+        self.claims.keep(&place)?;
         variables.extend(variables::to_uboot(order));
         let mut text = String::new();
         for (name, value) in variables {
@@ -139,8 +159,16 @@ mod tests {
             assert_eq!((reading.order.order, reading.order.left["B"]), (running.order.clone(), 3));
             assert!(reading.damage.unwrap().contains("the running slot B stands in"));
         }
+        std::fs::write(directory.path().join("boot.env"), "somebody else's notes\n").unwrap();
+        let error = boot.write("test", &running).unwrap_err().to_string();
+        assert!(error.contains("not written to"), "{error}");
+        assert_eq!(std::fs::read(directory.path().join("boot.env")).unwrap(), b"somebody else's notes\n");
+        std::fs::write(directory.path().join("boot.env"), "").unwrap();
         boot.write("test", &running).unwrap();
-        assert_eq!(boot.read().unwrap(), Reading { order: running, damage: None });
+        // Once it is proven, damage is repaired.
+        std::fs::write(directory.path().join("boot.env"), "garbage").unwrap();
+        boot.write("test", &running).unwrap();
+        assert_eq!(boot.read().unwrap(), Reading { order: running, damage: None, made_up: false });
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use vigil_durable::crash_point;
 
+use super::claims::{Claims, is_blank, not_ours};
 use super::grub_block::{BLOCK, Block, LARGEST, SECTOR, new_block};
 use super::running::Running;
 use super::{BootControl, BootOrder, Booted, Reading, invalid, variables};
@@ -16,12 +17,43 @@ use super::{BootControl, BootOrder, Booted, Reading, invalid, variables};
 pub struct GrubBoot {
     grubenv: PathBuf,
     running: Running,
+    claims: Claims,
 }
 
 impl GrubBoot {
     /// The block in the file `grubenv`.
     pub fn new(grubenv: &Path, running: Running) -> Self {
-        Self { grubenv: grubenv.to_owned(), running }
+        Self { grubenv: grubenv.to_owned(), running, claims: Claims::default() }
+    }
+
+    /// With what was proven before.
+    #[must_use]
+    pub fn with(self, claims: Claims) -> Self {
+        Self { claims, ..self }
+    }
+
+    /// Whether the file is this device's block, or nobody's: only then it is written.
+    fn prove(&self, block: &Result<Block, &'static str>) -> io::Result<()> {
+        let place = format!("grub {}", self.grubenv.display());
+        let found = match block {
+            Ok(_) => {
+                // What is valid now is proven by that, even where nothing can be kept.
+                let _ = self.claims.keep(&place);
+                return Ok(());
+            }
+            Err(what) => *what,
+        };
+        if !self.grubenv.exists() {
+            return Err(not_ours(
+                &place,
+                "it is not there; is the EFI partition mounted? The image brings the block: grub-editenv FILE create",
+            ));
+        }
+        let bytes = vigil_durable::read_bounded(&self.grubenv, LARGEST as u64);
+        if bytes.is_ok_and(|bytes| bytes.is_some_and(|bytes| is_blank(&bytes))) || self.claims.hold(&place) {
+            return self.claims.keep(&place);
+        }
+        Err(not_ours(&place, found))
     }
 
     fn block(&self) -> io::Result<Result<Block, &'static str>> {
@@ -59,11 +91,16 @@ impl BootControl for GrubBoot {
         variables::from_grub(&known, damage, &|| self.running.booted())
     }
 
+    fn check_writable(&self) -> io::Result<()> {
+        super::check_writable(&self.grubenv)
+    }
+
     fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
         let ours = variables::to_grub(order);
         let block = self.block()?;
+        self.prove(&block)?;
         // GRUB finds the file by its blocks and replays no journal: it is overwritten where it is, never renamed.
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.grubenv)?;
+        let file = OpenOptions::new().write(true).open(&self.grubenv)?;
         let writes = match &block {
             Ok(block) => block.put(&ours),
             Err(_) => new_block(&ours, BLOCK),
@@ -103,23 +140,59 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_no_block_reads_as_the_running_slot_and_is_made_one() {
+    fn what_is_not_there_or_somebody_elses_reads_as_the_running_slot_and_is_never_written() {
         let long = vec![b'x'; LARGEST + 1];
-        for content in [None, Some(&b""[..]), Some(b"garbage"), Some(&[0; 1024]), Some(&long)] {
+        for (content, why) in [
+            (None, "is the EFI partition mounted?"),
+            (Some(&b"garbage"[..]), "not written to"),
+            (Some(&[b'x'; 1024]), "not written to"),
+            (Some(&long), "not written to"),
+        ] {
+            let (directory, mut boot) = bench(content);
+            let reading = boot.read().unwrap();
+            assert_eq!(reading.order, BootOrder::default().first("B"));
+            assert!(reading.made_up);
+            let error = boot.write("test", &reading.order.first("A")).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+            assert_eq!(std::fs::read(directory.path().join("grubenv")).ok().as_deref(), content);
+        }
+    }
+
+    #[test]
+    fn a_block_that_was_ours_is_repaired_and_after_a_restart_too() {
+        let (directory, boot) = bench(Some(&[0; 1024]));
+        let mut boot = boot.with(Claims::open(directory.path()));
+        let order = BootOrder::default().first("B").first("A");
+        boot.write("test", &order).unwrap();
+        std::fs::write(directory.path().join("grubenv"), [b'x'; 1024]).unwrap();
+        let running = Running::new(&directory.path().join("cmdline"), &directory.path().join("boot_id"));
+        let mut boot =
+            GrubBoot::new(&directory.path().join("grubenv"), running).with(Claims::open(directory.path()));
+        boot.write("test", &order).unwrap();
+        assert_eq!(boot.read().unwrap().order, order);
+        // An EFI partition that is not mounted is no damage.
+        std::fs::remove_file(directory.path().join("grubenv")).unwrap();
+        assert!(boot.write("test", &order).is_err());
+        assert!(!directory.path().join("grubenv").exists());
+    }
+
+    #[test]
+    fn what_is_blank_reads_as_the_running_slot_and_is_made_a_block() {
+        for content in [Some(&b""[..]), Some(&[0; 1024]), Some(&[0xff; 1024])] {
             let (directory, mut boot) = bench(content);
             let reading = boot.read().unwrap();
             assert_eq!(reading.order, BootOrder::default().first("B"));
             assert!(reading.damage.unwrap().contains("running slot B"));
             boot.write("test", &reading.order.first("A")).unwrap();
             let order = BootOrder::default().first("B").first("A");
-            assert_eq!(boot.read().unwrap(), Reading { order, damage: None });
+            assert_eq!(boot.read().unwrap(), Reading { order, damage: None, made_up: false });
             assert_eq!(std::fs::metadata(directory.path().join("grubenv")).unwrap().len(), 1024);
         }
     }
 
     #[test]
     fn the_file_is_overwritten_in_place() {
-        let (directory, mut boot) = bench(None);
+        let (directory, mut boot) = bench(Some(&[0; 1024]));
         boot.write("test", &BootOrder::default().first("A")).unwrap();
         let inode = || std::fs::metadata(directory.path().join("grubenv")).unwrap().ino();
         let before = inode();

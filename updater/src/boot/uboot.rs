@@ -2,13 +2,13 @@
 //! one copy or two, where `fw_env.config` says.
 
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use vigil_durable::crash_point;
 
+use super::claims::Claims;
 use super::copies::{Copies, Opened};
 use super::environment::Environment;
 use super::fw_env::{self, Place};
@@ -20,9 +20,8 @@ const LIMIT: u64 = 64 * 1024;
 const INITIAL_LIMIT: u64 = 1024 * 1024;
 /// What fw_printenv and fw_setenv lock, so that nobody's change is lost.
 const LOCK: &str = "/var/lock/fw_printenv.lock";
-const WRITE_PATIENCE: Duration = Duration::from_secs(5);
-/// Whoever asks for the status must not wait long, and reading without the lock harms nothing.
-const READ_PATIENCE: Duration = Duration::from_millis(200);
+/// How often a write is put off because somebody else holds the lock; whoever holds it for longer is stuck.
+const LOCKED_OUT: u32 = 5;
 
 /// The back-end.
 #[derive(Debug)]
@@ -30,12 +29,27 @@ pub struct UbootBoot {
     fw_env_config: PathBuf,
     initial_env: PathBuf,
     running: Running,
+    claims: Claims,
+    /// Writes in a row that found the lock held.
+    locked_out: u32,
 }
 
 impl UbootBoot {
     /// Where the environment is, says `fw_env_config`; what it holds when it must be made anew, `initial_env`.
     pub fn new(fw_env_config: &Path, initial_env: &Path, running: Running) -> Self {
-        Self { fw_env_config: fw_env_config.to_owned(), initial_env: initial_env.to_owned(), running }
+        Self {
+            fw_env_config: fw_env_config.to_owned(),
+            initial_env: initial_env.to_owned(),
+            running,
+            claims: Claims::default(),
+            locked_out: 0,
+        }
+    }
+
+    /// With what was proven before.
+    #[must_use]
+    pub fn with(self, claims: Claims) -> Self {
+        Self { claims, ..self }
     }
 
     fn places(&self) -> io::Result<Vec<Place>> {
@@ -47,7 +61,14 @@ impl UbootBoot {
 
     fn copies(&self, writable: bool) -> io::Result<Copies> {
         let places = self.places()?;
+        let form = if places.len() == 2 { "one of two copies" } else { "single copy" };
         let media = places.iter().map(|place| Opened {
+            claim: format!(
+                "uboot {}, offset {:#x}, {:#x} bytes, {form}",
+                place.device.display(),
+                place.offset,
+                place.size
+            ),
             name: format!("{}, offset {:#x}", place.device.display(), place.offset),
             size: place.size,
             medium: medium::open(place, writable),
@@ -103,15 +124,33 @@ impl BootControl for UbootBoot {
     }
 
     fn read(&self) -> io::Result<Reading> {
-        let _lock = Lock::take(READ_PATIENCE);
+        // Whoever asks for the status must not wait, and reading without the lock harms nothing.
+        let _lock = Lock::take();
         let copies = self.copies(false)?;
         let known = copies.environment().map(Environment::variables).unwrap_or_default();
         variables::from_uboot(&known, copies.damage(), &|| self.running.booted())
     }
 
+    fn check_writable(&self) -> io::Result<()> {
+        self.places()?.iter().try_for_each(|place| super::check_writable(&place.device))
+    }
+
     fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
-        let _lock = Lock::take(WRITE_PATIENCE);
+        let lock = Lock::take();
+        if matches!(lock, Lock::Busy) && self.locked_out < LOCKED_OUT {
+            self.locked_out += 1;
+            return Err(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                format!("{LOCK} is held by another program"),
+            ));
+        }
+        if matches!(lock, Lock::Busy) {
+            tracing::warn!("{LOCK} is held all the time; going on without it");
+        }
+        self.locked_out = 0;
         let copies = self.copies(true)?;
+        let places = self.places()?;
+        copies.prove(&self.claims, |position| other_forms(&places[position], places.len() == 2))?;
         let mut environment = match copies.environment() {
             Some(environment) => environment.clone(),
             None => self.initial()?,
@@ -124,23 +163,50 @@ impl BootControl for UbootBoot {
     }
 }
 
+/// What else is at a place that holds no environment of the configured form: one of the other form, or of another size.
+fn other_forms(place: &Place, redundant: bool) -> Option<String> {
+    let medium =
+        |size| medium::open(&Place { size, ..place.clone() }, false).and_then(|medium| medium.read());
+    let sizes = (12..=18).map(|bits| 1 << bits).chain([place.size]);
+    for size in sizes {
+        let Ok(copy) = medium(size) else { continue };
+        for form in [redundant, !redundant] {
+            if Environment::parse(&copy, form).is_ok() {
+                let form = if form { "one of two copies" } else { "a single copy" };
+                return Some(format!(
+                    "there is an environment of {size:#x} bytes as {form}; put fw_env.config right"
+                ));
+            }
+        }
+    }
+    None
+}
+
 /// The lock of U-Boot's own tools, while it is held.
-struct Lock(#[allow(dead_code)] Option<std::fs::File>);
+enum Lock {
+    /// It is ours until this is dropped.
+    Held(#[allow(dead_code)] std::fs::File),
+    /// Somebody else holds it.
+    Busy,
+    /// There is none to be had: what lies in its place is no file, or the directory is not there.
+    None,
+}
 
 impl Lock {
-    /// A lock that cannot be had in time does not stop an update: whoever holds it for so long is stuck.
-    fn take(patience: Duration) -> Self {
-        let options = std::fs::File::options().create(true).truncate(false).write(true).open(LOCK);
-        let Ok(file) = options else { return Self(None) };
-        let until = Instant::now() + patience;
-        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            if Instant::now() >= until {
-                tracing::warn!("{LOCK} is held for {} ms; going on without it", patience.as_millis());
-                return Self(None);
+    /// Takes it if it is free. Waits for nothing: a pipe or a link in its place is passed over.
+    fn take() -> Self {
+        let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW).bits().cast_signed();
+        let options =
+            std::fs::File::options().create(true).truncate(false).write(true).custom_flags(flags).open(LOCK);
+        match options {
+            Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => {
+                match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                    Ok(()) => Self::Held(file),
+                    Err(_) => Self::Busy,
+                }
             }
-            std::thread::sleep(Duration::from_millis(20));
+            _ => Self::None,
         }
-        Self(Some(file))
     }
 }
 
@@ -236,13 +302,16 @@ mod tests {
         );
         bench.write(&both().without("B"));
         assert_eq!(bench.disk()[0x1000..0x1000 + SIZE], disk[0x1000..0x1000 + SIZE]);
-        assert_eq!(bench.boot.read().unwrap(), Reading { order: both().without("B"), damage: None });
+        assert_eq!(
+            bench.boot.read().unwrap(),
+            Reading { order: both().without("B"), damage: None, made_up: false }
+        );
     }
 
     #[test]
-    fn a_disk_that_holds_no_environment_reads_as_the_running_slot_and_is_made_anew_from_the_initial_one() {
+    fn a_blank_disk_reads_as_the_running_slot_and_is_made_anew_from_the_initial_environment() {
         for copies in [1, 2] {
-            for fill in [0, 0xff, 0x5a] {
+            for fill in [0, 0xff] {
                 let mut bench = Bench::new(copies);
                 bench.set_disk(&[fill; 0x4000]);
                 let reading = bench.boot.read().unwrap();
@@ -253,6 +322,68 @@ mod tests {
                 assert_eq!(bench.bootcmd().as_deref(), Some("run distro_bootcmd"));
             }
         }
+    }
+
+    /// Writes are refused, for that reason, and no byte of the disk is another.
+    fn is_refused(bench: &mut Bench, why: &str) {
+        let before = bench.disk();
+        let error = bench.boot.write("test", &both()).unwrap_err().to_string();
+        assert!(error.contains("not written to") && error.contains(why), "{error}");
+        assert_eq!(bench.disk(), before);
+    }
+
+    #[test]
+    fn foreign_bytes_are_never_written_to_whichever_copy_lies_over_them() {
+        for copies in [1, 2] {
+            let mut bench = Bench::new(copies);
+            bench.set_disk(&[0x5a; 0x4000]);
+            assert!(bench.boot.read().unwrap().made_up);
+            is_refused(&mut bench, "its checksum is wrong");
+        }
+        // The first line is right, and the second points into the bootloader's code.
+        let mut bench = Bench::new(2);
+        bench.write(&both());
+        let mut disk = bench.disk();
+        disk[0x2000..0x2000 + SIZE].fill(0x5a);
+        bench.set_disk(&disk);
+        bench.boot.claims = Claims::default();
+        is_refused(&mut bench, "0x2000");
+    }
+
+    #[test]
+    fn an_environment_of_the_other_form_or_of_another_size_is_named_and_left_as_it_is() {
+        let mut single = Bench::new(1);
+        single.write(&both());
+        let mut redundant = Bench::new(2);
+        redundant.set_disk(&single.disk());
+        is_refused(&mut redundant, "0x800 bytes as a single copy");
+
+        let mut long = Bench::new(2);
+        let config = |size: usize| {
+            let disk = long.directory.path().join("disk");
+            format!("{0} 0x0 {size:#x}\n{0} 0x2000 {size:#x}\n", disk.display())
+        };
+        let file = long.directory.path().join("fw_env.config");
+        std::fs::write(&file, config(0x2000)).unwrap();
+        let short = config(0x800);
+        long.write(&both());
+        long.write(&both().without("B"));
+        std::fs::write(&file, short).unwrap();
+        is_refused(&mut long, "0x2000 bytes as one of two copies");
+    }
+
+    #[test]
+    fn a_copy_that_was_seen_whole_is_repaired_also_after_a_restart() {
+        let mut bench = Bench::new(2);
+        bench.boot.claims = Claims::open(bench.directory.path());
+        bench.write(&both());
+        bench.write(&both());
+        let mut disk = bench.disk();
+        disk[0x1000..0x1000 + SIZE].fill(0x5a);
+        bench.set_disk(&disk);
+        bench.boot.claims = Claims::open(bench.directory.path());
+        bench.write(&both().without("B"));
+        assert_eq!(bench.boot.read().unwrap().damage, None);
     }
 
     #[test]
@@ -277,7 +408,7 @@ mod tests {
                 .filter(|at| before[at * 512..][..512] != after[at * 512..][..512])
                 .collect();
             assert_eq!(changed, [0x1000 / 512]);
-            assert_eq!(bench.boot.read().unwrap(), Reading { order, damage: None });
+            assert_eq!(bench.boot.read().unwrap(), Reading { order, damage: None, made_up: false });
         }
     }
 

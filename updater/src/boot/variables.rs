@@ -128,7 +128,7 @@ impl<'a> Decoding<'a> {
 
     fn end(self) -> Reading {
         let damage = (!self.damage.is_empty()).then(|| self.damage.join("; "));
-        self.made_up.unwrap_or(Reading { order: self.order, damage })
+        self.made_up.unwrap_or(Reading { order: self.order, damage, made_up: false })
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
                 order: order.into_iter().map(str::to_owned).collect(),
                 left: ["A", "B", "C"].map(str::to_owned).into_iter().zip(left).collect(),
             };
-            let whole = Reading { order: order.clone(), damage: None };
+            let whole = Reading { order: order.clone(), damage: None, made_up: false };
             let read = from_uboot(&to_uboot(&order).into_iter().collect(), None, &b_runs).unwrap();
             prop_assert_eq!(&read, &whole);
             let read = from_grub(&to_grub(&order).into_iter().collect(), None, &b_runs).unwrap();

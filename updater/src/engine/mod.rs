@@ -141,7 +141,8 @@ impl Engine {
         // Every good boot refills what the bootloader has spent on it. A boot on trial is not yet one, but one that
         // only follows a power cut must not cost the release its tries.
         let refill = self.journal.state != State::Trial || self.gate.refill;
-        if !self.gate.marked && refill && !reverting {
+        let due = self.gate.mark_at.is_none_or(|time| now.boot >= time);
+        if !self.gate.marked && refill && due && !reverting {
             return Step::MarkGood { slot: self.boot.slot.clone() };
         }
         if !reverting && let Some(step) = self.next_hook() {
@@ -199,6 +200,10 @@ impl Engine {
             (_, Event::Reverted) => self.on_reverted(now),
             (_, Event::MarkedGood) => {
                 self.gate.marked = true;
+                vec![]
+            }
+            (_, Event::MarkFailed) => {
+                self.gate.mark_at = Some(now.boot + self.policy.reboot_retry);
                 vec![]
             }
             (_, Event::Control(control)) => self.on_control(now, control),
@@ -597,7 +602,8 @@ impl Engine {
         } else {
             self.judging_deadline()
         };
-        [deadline, self.not_before].into_iter().flatten().min()
+        let mark_at = self.gate.mark_at.filter(|_| !self.gate.marked);
+        [deadline, self.not_before, mark_at].into_iter().flatten().min()
     }
 }
 

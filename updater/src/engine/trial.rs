@@ -18,6 +18,8 @@ pub(super) struct Gate {
     pub(super) last_failure: Option<CheckFailure>,
     /// The running slot's tries were refilled.
     pub(super) marked: bool,
+    /// They could not be: not before this time.
+    pub(super) mark_at: Option<Duration>,
     /// They must be although the boot is on trial: the one before it ended because the power failed.
     pub(super) refill: bool,
     /// When this process began to find out whose fault a rollback was.

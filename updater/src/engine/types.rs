@@ -42,7 +42,7 @@ pub struct Policy {
     pub fetch_pause_most: Duration,
     /// How often a slot that reads back wrong is written again.
     pub read_back_retries: u32,
-    /// Between two requests to restart.
+    /// Between two requests to restart, and between two attempts to refill the running slot's tries.
     pub reboot_retry: Duration,
     /// Power cuts during a trial that are known as such and therefore cost the release none of its boots.
     pub power_cuts: u32,
@@ -98,6 +98,8 @@ pub mod cause {
     pub const READ_BACK: &str = "read_back";
     /// The slot could not be read or written.
     pub const SLOT: &str = "slot_failed";
+    /// The slot is mounted, or the running system lies on it.
+    pub const SLOT_IN_USE: &str = "slot_in_use";
     /// The slot is read-only.
     pub const SLOT_READ_ONLY: &str = "slot_read_only";
     /// The image does not fit into the slot.
@@ -352,6 +354,8 @@ pub enum Event {
     },
     /// The slot's tries were refilled.
     MarkedGood,
+    /// They could not be: it is tried again later.
+    MarkFailed,
     /// The slot before is first in the boot order again and the failed one has left it.
     Reverted,
 }

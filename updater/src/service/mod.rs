@@ -4,6 +4,7 @@ mod authority;
 mod behind;
 mod child;
 mod courier;
+mod degraded;
 mod gate;
 mod make;
 mod outcome;
@@ -11,6 +12,7 @@ mod request;
 mod server;
 mod steps;
 mod survey;
+mod whole;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -24,8 +26,9 @@ use vigil_text::{Repeats, Sentence, Telling};
 use vigil_wire::{SlotStatus, UpdateStatus};
 
 pub use server::{Access, bind, serve};
+pub use whole::Service;
 
-use crate::boot::{BootControl, Reading};
+use crate::boot::{BootControl, Claims, Reading};
 use crate::config::Config;
 use crate::engine::{Boot, Engine, Event, Now, Output};
 use crate::events::{Events, is_strangers};
@@ -35,7 +38,6 @@ use crate::release::Decoder;
 use crate::slot::{Flusher, Part};
 use crate::stash::Stash;
 use crate::trust::Trust;
-use crate::watchdog::Watchdog;
 
 /// Everything that `vigil-updaterd` holds.
 pub struct Updater {
@@ -51,6 +53,8 @@ pub struct Updater {
     boot: Box<dyn BootControl>,
     /// The damage to the boot variables that was told last.
     boot_damage: Option<String>,
+    /// Why the boot variables cannot be written.
+    boot_trouble: Option<Sentence>,
     /// Outputs of the engine that are not on the disk yet: nothing is done before they are.
     pending: VecDeque<Output>,
     courier: courier::Courier,
@@ -58,7 +62,6 @@ pub struct Updater {
     hook: Option<child::Run>,
     /// The program that was asked for a restart.
     rebooting: Option<child::Run>,
-    watchdog: Option<Watchdog>,
     /// The peer that alone is asked to fetch.
     claim: Option<u64>,
     /// The target slot's parts, open while they are written and read back.
@@ -111,7 +114,7 @@ impl Updater {
     /// Opens every store and takes up where the last run was left.
     pub fn open(config: Config, confined: bool) -> anyhow::Result<Self> {
         vigil_durable::create_directory(&config.state)?;
-        let boot = crate::boot::open(&config.boot);
+        let boot = crate::boot::open(&config.boot, Claims::open(&config.state));
         let booted = boot.booted()?;
         anyhow::ensure!(
             config.slot(&booted.slot).is_some(),
@@ -155,7 +158,6 @@ impl Updater {
         info!(slot = booted.slot, boot = booted.boot_id, boot_control = boot.guarantee(), "started");
         let stash = Stash::open(&config.state)?;
         outcome::take_up(&mut journal, &stash);
-        let watchdog = config.watchdog.as_ref().map(Watchdog::open).transpose()?;
         let known = journal.install.as_ref().map_or(&[][..], |install| &install.crash_records);
         let last = crate::evidence::last_boot(&config.evidence, known);
         let boot_of = Boot { slot: booted.slot, id: booted.boot_id, last };
@@ -171,12 +173,12 @@ impl Updater {
             trust,
             boot,
             boot_damage: None,
+            boot_trouble: None,
             pending: outputs.into(),
             courier: courier::Courier::default(),
             gate: None,
             hook: None,
             rebooting: None,
-            watchdog,
             claim: None,
             parts: Vec::new(),
             flusher: Flusher::default(),
@@ -319,6 +321,8 @@ impl Updater {
             trust: self.trust.status(now()),
             last_event: self.events.last(),
             confined: self.confined,
+            boot_problem: self.boot_trouble.clone(),
+            degraded: None,
         }
     }
 }

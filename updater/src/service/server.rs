@@ -13,7 +13,8 @@ use vigil_wire::{Decoder, Request, Response, encode};
 
 use super::courier::refused;
 use super::request::Asker;
-use super::{Pause, Updater, now};
+use super::{Pause, Service, now};
+use crate::watchdog::Supervisor;
 
 const PEERS: usize = 8;
 /// A peer that has begun a frame, or does not read its answer, has this long.
@@ -42,7 +43,7 @@ pub enum Access {
 
 /// Serves until the process is ended. `access` says what a user may do.
 pub fn serve(
-    updater: &mut Updater,
+    service: &mut Service,
     listener: &UnixListener,
     access: impl Fn(u32) -> Access,
 ) -> anyhow::Result<()> {
@@ -51,11 +52,12 @@ pub fn serve(
     let mut buffer = vec![0; READ_BYTES];
     let mut refused_peers = Refusals::default();
     let mut last_peer = 0;
+    let mut supervisor = Supervisor::ready();
     loop {
         let time = now();
-        let pause = updater.work(time);
+        let pause = service.work(time);
         let stalls = peers.iter().filter(|peer| peer.is_mid_way()).map(|peer| peer.last_moved + STALL);
-        let feed = updater.watchdog.as_mut().map(|watchdog| watchdog.feed(time.boot));
+        let feed = [service.feed(time.boot), supervisor.feed(time.boot)].into_iter().flatten();
         let pause = stalls.chain(refused_peers.due()).chain(feed).fold(pause, Pause::at_most);
         let ready = wait(listener, &peers, pause)?;
 
@@ -63,7 +65,7 @@ pub fn serve(
         for (peer, ready) in peers.iter_mut().zip(&ready[1..]) {
             if *ready {
                 peer.last_moved = time.boot;
-                if let Err(error) = peer.serve(updater, &mut buffer) {
+                if let Err(error) = peer.serve(service, &mut buffer) {
                     debug!(%error, "a peer is gone");
                     peer.end();
                 }
@@ -71,13 +73,13 @@ pub fn serve(
         }
         let stalled = |peer: &Peer| peer.is_mid_way() && time.boot >= peer.last_moved + STALL;
         peers.retain(|peer| !(peer.is_ended() || stalled(peer)));
-        updater.claim = updater.claim.filter(|claim| peers.iter().any(|peer| peer.asker.peer == *claim));
+        service.keep_claim(|claim| peers.iter().any(|peer| peer.asker.peer == claim));
         if ready[0] {
             last_peer += 1;
             accept(listener, &mut peers, &access, last_peer, time.boot, &mut refused_peers);
         }
         if let Some(count) = refused_peers.report(time.boot) {
-            updater.note("peer.refused", &format!("{count} connections by users without permission"));
+            service.note("peer.refused", &format!("{count} connections by users without permission"));
         }
     }
 }
@@ -158,7 +160,7 @@ impl Peer {
         !self.greeted && self.last_moved == Duration::ZERO
     }
 
-    fn serve(&mut self, updater: &mut Updater, buffer: &mut [u8]) -> anyhow::Result<()> {
+    fn serve(&mut self, service: &mut Service, buffer: &mut [u8]) -> anyhow::Result<()> {
         if !self.answer.is_empty() {
             return self.send();
         }
@@ -173,7 +175,7 @@ impl Peer {
             Ok(None) => return Ok(()),
             Ok(Some(request)) => request,
             Err(error) => {
-                updater.note("peer.nonsense", &error.to_string());
+                service.note("peer.nonsense", &error.to_string());
                 let bytes = encode(&refused("malformed", &error.to_string()), &[])?;
                 let _ = self.stream.write_all(&bytes);
                 return Err(error.into());
@@ -181,7 +183,7 @@ impl Peer {
         };
         let (request, blob) = request;
         let (response, blob) = if self.greeted || matches!(request, Request::Hello { .. }) {
-            updater.answer(request, &blob, self.asker)
+            service.answer(request, &blob, self.asker)
         } else {
             (refused("hello", "say hello first"), Vec::new())
         };

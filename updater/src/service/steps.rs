@@ -76,7 +76,9 @@ impl Updater {
             Step::Apply { image, sha256 } => return self.run_hook(now, image, sha256),
             Step::Proceed => Event::Proceed,
             Step::Exclude { slot } => {
-                let excluded = self.read_boot().and_then(|reading| {
+                // Before anything of the slot is written: a device whose boot order cannot be changed installs nothing.
+                let writable = self.boot.check_writable();
+                let excluded = writable.and_then(|()| self.read_boot()).and_then(|reading| {
                     let without = reading.order.clone().without(&slot);
                     if without == reading.order && reading.damage.is_none() {
                         return Ok(());
@@ -85,6 +87,7 @@ impl Updater {
                 });
                 match excluded {
                     Ok(()) => Event::Excluded,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                     Err(error) => failed(cause::BOOT_CONTROL, &error),
                 }
             }
@@ -93,17 +96,22 @@ impl Updater {
                 let order = self.read_boot().map(|reading| reading.order.first(&slot));
                 match order.and_then(|order| self.boot.write("boot.put_first", &order)) {
                     Ok(()) => Event::PutFirst,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                     Err(error) => failed(cause::BOOT_CONTROL, &error),
                 }
             }
             Step::MarkGood { slot } => {
-                let reading = self.read_boot()?;
-                let refilled = reading.order.clone().refilled(&slot);
-                // What was damaged is repaired by this, too.
-                if refilled != reading.order || reading.damage.is_some() {
-                    self.boot.write("boot.mark_good", &refilled)?;
+                match self.mark_good(&slot) {
+                    Ok(()) => {
+                        self.boot_trouble = None;
+                        Event::MarkedGood
+                    }
+                    Err(error) => {
+                        // It holds nothing else up: what needs the boot order fails by itself, with a cause of its own.
+                        self.report_boot_trouble(&error);
+                        Event::MarkFailed
+                    }
                 }
-                Event::MarkedGood
             }
             Step::Revert { to, from } => {
                 let order = self.read_boot().map(|reading| reading.order).unwrap_or_default();
@@ -167,6 +175,29 @@ impl Updater {
         };
         self.tell(now, event)?;
         Ok(Pause::None)
+    }
+
+    /// Refills the tries of the slot that runs.
+    fn mark_good(&mut self, slot: &str) -> io::Result<()> {
+        let reading = self.read_boot()?;
+        // Nothing was readable: at a start alone nothing is made anew. An install makes it, where the place is blank.
+        if reading.made_up {
+            return Ok(());
+        }
+        let refilled = reading.order.clone().refilled(slot);
+        // What was damaged is repaired by this, too.
+        if refilled != reading.order || reading.damage.is_some() {
+            self.boot.write("boot.mark_good", &refilled)?;
+        }
+        Ok(())
+    }
+
+    fn report_boot_trouble(&mut self, error: &io::Error) {
+        let trouble = vigil_text::Sentence::new(&error.to_string());
+        if error.kind() != io::ErrorKind::WouldBlock && self.boot_trouble.as_ref() != Some(&trouble) {
+            self.note("boot.unwritable", &trouble);
+            self.boot_trouble = Some(trouble);
+        }
     }
 
     fn until_deadline(&self) -> Pause {
@@ -372,6 +403,7 @@ pub(super) fn slot_cause(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => cause::SLOT_READ_ONLY,
         io::ErrorKind::StorageFull => cause::SLOT_TOO_SMALL,
+        io::ErrorKind::ResourceBusy => cause::SLOT_IN_USE,
         io::ErrorKind::NotFound => cause::SLOT_MISSING,
         _ if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO | libc::ENOMEDIUM)) => {
             cause::SLOT_MISSING

@@ -2,20 +2,23 @@
 
 mod flusher;
 mod map;
+mod mounts;
 mod seeds;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, OFlags, fadvise};
 use vigil_durable::crash_point;
 
 pub use flusher::Flusher;
 pub use map::{CutUnit, Cutter, Map, MapWriter};
 pub use seeds::{Seed, Seeds};
+
+use self::mounts::System;
 
 /// What is blank at the beginning of each part while a slot is being written, so that no bootloader and no kernel takes
 /// it for a system: superblocks lie at 0 (squashfs, FAT, XFS, a kernel), 1 KiB (ext4, EROFS, F2FS) or 64 KiB (btrfs).
@@ -30,11 +33,34 @@ pub struct Part {
 }
 
 impl Part {
-    /// Opens a file or block device. Its size is what it is: a slot is never grown, since on a device it cannot be.
+    /// Opens a file or block device that nobody uses. Its size is what it is: a slot is never grown, since on a device it
+    /// cannot be.
     pub fn open(path: &Path) -> io::Result<Self> {
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("slot {}: {error}", path.display()));
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(named)?;
+        let kind = std::fs::metadata(path).map_err(named)?.file_type();
+        if !(kind.is_file() || kind.is_block_device()) {
+            return Err(named(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "neither a file nor a block device",
+            )));
+        }
+        // Of a block device O_EXCL asks that no file system, swap or other device is on it, and keeps them off.
+        let exclusive = if kind.is_block_device() { OFlags::EXCL } else { OFlags::empty() };
+        let flags = (exclusive | OFlags::NONBLOCK).bits().cast_signed();
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
+        let busy = |why: &str| named(io::Error::new(io::ErrorKind::ResourceBusy, why.to_owned()));
+        let file = match file {
+            Ok(file) => file,
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                let why = File::open(path).and_then(|file| System::default().in_use(path, &file));
+                return Err(busy(why.ok().flatten().as_deref().unwrap_or("it is in use")));
+            }
+            Err(error) => return Err(named(error)),
+        };
+        if let Some(why) = System::default().in_use(path, &file).map_err(named)? {
+            return Err(busy(&why));
+        }
         let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(named)?;
         Ok(Self { path: path.to_owned(), file: Arc::new(file), size })
     }
@@ -109,6 +135,35 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_that_is_mounted_or_under_a_loop_device_is_refused_with_the_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        let run = |words: &[&str]| {
+            let output = std::process::Command::new(words[0]).args(&words[1..]).output().unwrap();
+            assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        std::fs::create_dir(at("mnt")).unwrap();
+        File::create(at("part")).unwrap().set_len(4 << 20).unwrap();
+        run(&["/sbin/mkfs.ext4", "-q", &at("part")]);
+        Part::open(Path::new(&at("part"))).unwrap();
+        let device = run(&["/sbin/losetup", "--find", "--show", &at("part")]);
+        run(&["/bin/mount", &device, &at("mnt")]);
+        let error = |path: &str| Part::open(Path::new(path)).unwrap_err().to_string();
+        let (mounted, backing) = (error(&device), error(&at("part")));
+        run(&["/bin/umount", &at("mnt")]);
+        let free = Part::open(Path::new(&device)).map(drop).map_err(|error| error.to_string());
+        run(&["/sbin/losetup", "--detach", &device]);
+        assert!(mounted.contains("it is mounted at") && mounted.contains("mnt"), "{mounted}");
+        assert!(backing.contains("lies over it"), "{backing}");
+        assert_eq!(free, Ok(()));
+        assert!(error("/dev/null").contains("neither a file nor a block device"));
+    }
 
     #[test]
     fn a_write_past_the_end_of_the_slot_is_refused_and_changes_nothing() {

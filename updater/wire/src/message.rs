@@ -306,6 +306,10 @@ pub struct UpdateStatus {
     pub last_event: u64,
     /// Whether the socket filter is on that keeps this process off the network.
     pub confined: bool,
+    /// Why the boot variables cannot be written, if that is so: no update can be installed, and no tries refilled.
+    pub boot_problem: Option<Sentence>,
+    /// Why the updater's own state cannot be used, if that is so: it feeds the watchdog, answers, and installs nothing.
+    pub degraded: Option<Sentence>,
 }
 
 /// What the updater trusts, and how new it is.

@@ -1,0 +1,92 @@
+//! Which places are this device's boot variables, proven: only there is anything written. A place is proven by a valid
+//! content of exactly the configured form that was read there once, or by being blank when an install first needed it.
+//! What was proven is kept, so that a copy that a power cut tore can be repaired.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use vigil_durable::Mode;
+
+const FILE_BYTES: u64 = 16 * 1024;
+/// A device has two places at most; the others are of configurations before.
+const PLACES: usize = 32;
+
+/// The places, each by a line that says where it is and of which form.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// None: they are forgotten with this value.
+    file: Option<PathBuf>,
+    kept: RefCell<BTreeSet<String>>,
+}
+
+impl Claims {
+    /// Those that are kept in the updater's state directory. A file that cannot be read is as good as none: what is valid now
+    /// is proven anew.
+    pub fn open(state: &Path) -> Self {
+        let file = state.join("boot-claims");
+        let bytes = vigil_durable::read_bounded(&file, FILE_BYTES).ok().flatten().unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let kept = text.lines().take(PLACES).map(str::to_owned).collect();
+        Self { file: Some(file), kept: RefCell::new(kept) }
+    }
+
+    /// Whether the place was proven before.
+    pub(super) fn hold(&self, place: &str) -> bool {
+        self.kept.borrow().contains(place)
+    }
+
+    /// Keeps that the place is ours: before it is written, and before a power cut can make it unreadable.
+    pub(super) fn keep(&self, place: &str) -> io::Result<()> {
+        if self.hold(place) {
+            return Ok(());
+        }
+        let mut kept = self.kept.borrow().clone();
+        while kept.len() >= PLACES {
+            kept.pop_first();
+        }
+        kept.insert(place.to_owned());
+        if let Some(file) = &self.file {
+            let text: String = kept.iter().flat_map(|place| [place, "\n"]).collect();
+            vigil_durable::write("boot.claims", file, text.as_bytes(), Mode::Private)?;
+        }
+        self.kept.replace(kept);
+        Ok(())
+    }
+}
+
+/// Whether nobody has written there: what is erased, or was never used.
+pub(super) fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0) || bytes.iter().all(|byte| *byte == 0xff)
+}
+
+/// The error for a place that is not proven.
+pub(super) fn not_ours(place: &str, found: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!(
+            "{place}: not written to, since nothing proves that it holds this device's boot variables: {found}"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_proven_is_known_after_a_restart_and_a_damaged_file_proves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let claims = Claims::open(directory.path());
+        assert!(!claims.hold("a"));
+        claims.keep("a").unwrap();
+        for number in 0..100 {
+            claims.keep(&format!("b{number:03}")).unwrap();
+        }
+        let claims = Claims::open(directory.path());
+        assert!(claims.hold("b099") && !claims.hold("b000") && claims.kept.borrow().len() <= PLACES);
+        std::fs::write(directory.path().join("boot-claims"), vec![b'x'; 100_000]).unwrap();
+        assert!(!Claims::open(directory.path()).hold("b099"));
+    }
+}

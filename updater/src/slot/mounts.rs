@@ -1,0 +1,161 @@
+//! Whether a part of a slot is in use: mounted, or what the running system lies on. A part that is written over while
+//! somebody reads it is lost for both. By device number, never by name.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+const FILE_BYTES: u64 = 1024 * 1024;
+const SMALL_BYTES: u64 = 8 * 1024;
+/// Entries of /sys/class/block that are looked at.
+const DEVICES: usize = 1024;
+
+/// Where the kernel tells. Another tree in tests.
+#[derive(Clone, Debug)]
+pub(super) struct System {
+    pub(super) mountinfo: PathBuf,
+    pub(super) block: PathBuf,
+    pub(super) root: PathBuf,
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self { mountinfo: "/proc/self/mountinfo".into(), block: "/sys/class/block".into(), root: "/".into() }
+    }
+}
+
+impl System {
+    /// Why what is at `path` must not be written to, if that is so. `file` is what was opened there.
+    pub(super) fn in_use(&self, path: &Path, file: &File) -> io::Result<Option<String>> {
+        let found = file.metadata()?;
+        if found.file_type().is_block_device() {
+            let device = found.rdev();
+            if let Some(why) = self.ambiguous(path) {
+                return Ok(Some(why));
+            }
+            return Ok(self.device_in_use(device));
+        }
+        Ok(self.loop_over(&found))
+    }
+
+    fn device_in_use(&self, device: u64) -> Option<String> {
+        if std::fs::metadata(&self.root).is_ok_and(|root| root.dev() == device) {
+            return Some(
+                "the running system lies on it; is the slot named rightly (vigil.slot=)?".to_owned(),
+            );
+        }
+        let number = numbers(device);
+        let text = text(&self.mountinfo, FILE_BYTES);
+        let mounted = text.lines().find_map(|line| {
+            let mut words = line.split(' ').skip(2);
+            (words.next()? == number).then(|| words.nth(1).unwrap_or_default().to_owned())
+        })?;
+        Some(format!("it is mounted at {}; unmount it", vigil_text::Label::new(&mounted)))
+    }
+
+    /// A file that a loop device lies over, mounted or not, changes under whoever uses that.
+    fn loop_over(&self, found: &Metadata) -> Option<String> {
+        let entries = std::fs::read_dir(&self.block).ok()?;
+        for entry in entries.flatten().take(DEVICES) {
+            let name = entry.file_name();
+            if !name.to_string_lossy().starts_with("loop") {
+                continue;
+            }
+            let backing = text(&entry.path().join("loop/backing_file"), SMALL_BYTES);
+            let is_same = std::fs::metadata(backing.trim_end_matches('\n'))
+                .is_ok_and(|backing| (backing.dev(), backing.ino()) == (found.dev(), found.ino()));
+            if is_same {
+                return Some(format!(
+                    "the loop device /dev/{} lies over it; detach that",
+                    name.to_string_lossy()
+                ));
+            }
+        }
+        None
+    }
+
+    /// Two disks with the same partition labels: which of them the name leads to is chance.
+    fn ambiguous(&self, path: &Path) -> Option<String> {
+        let label = path.strip_prefix("/dev/disk/by-partlabel").ok()?.to_str()?;
+        let wanted = format!("PARTNAME={label}");
+        let entries = std::fs::read_dir(&self.block).ok()?;
+        let of_that_label = entries.flatten().take(DEVICES).filter(|entry| {
+            text(&entry.path().join("uevent"), SMALL_BYTES).lines().any(|line| line == wanted)
+        });
+        (of_that_label.count() > 1).then(|| {
+            "several partitions have this label; remove the other disk, or name the part by /dev/disk/by-partuuid".to_owned()
+        })
+    }
+}
+
+fn numbers(device: u64) -> String {
+    format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device))
+}
+
+fn text(path: &Path, limit: u64) -> String {
+    let bytes = vigil_durable::read_bounded(path, limit).ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tree in which a device is mounted, and which label and loop devices there are.
+    fn system(directory: &Path) -> System {
+        let system = System {
+            mountinfo: directory.join("mountinfo"),
+            block: directory.join("block"),
+            root: directory.to_owned(),
+        };
+        std::fs::write(
+            &system.mountinfo,
+            "22 1 179:3 / /srv/room\u{1b} rw,relatime shared:1 - ext4 /dev/mmcblk0p3 rw\n25 1 0:5 / /dev rw - devtmpfs udev rw\n",
+        )
+        .unwrap();
+        for (name, label) in [("sda2", "rootfs-B"), ("sdb2", "rootfs-B"), ("sda1", "rootfs-A")] {
+            std::fs::create_dir_all(system.block.join(name)).unwrap();
+            std::fs::write(system.block.join(name).join("uevent"), format!("MAJOR=8\nPARTNAME={label}\n"))
+                .unwrap();
+        }
+        system
+    }
+
+    #[test]
+    fn a_mounted_device_and_the_one_the_system_lies_on_are_in_use_by_their_numbers() {
+        let directory = tempfile::tempdir().unwrap();
+        let system = system(directory.path());
+        let device = rustix::fs::makedev(179, 3);
+        assert_eq!(system.device_in_use(device).unwrap(), "it is mounted at /srv/room\u{fffd}; unmount it");
+        assert_eq!(system.device_in_use(rustix::fs::makedev(179, 2)), None);
+        let own = std::fs::metadata(directory.path()).unwrap().dev();
+        assert!(system.device_in_use(own).unwrap().contains("vigil.slot="));
+    }
+
+    #[test]
+    fn a_label_that_two_partitions_have_names_neither() {
+        let directory = tempfile::tempdir().unwrap();
+        let system = system(directory.path());
+        let ambiguous = |label: &str| system.ambiguous(&Path::new("/dev/disk/by-partlabel").join(label));
+        assert!(ambiguous("rootfs-B").unwrap().contains("by-partuuid"));
+        assert_eq!(ambiguous("rootfs-A"), None);
+        assert_eq!(system.ambiguous(Path::new("/dev/sda2")), None);
+    }
+
+    #[test]
+    fn a_file_that_a_loop_device_lies_over_is_in_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let system = system(directory.path());
+        let (part, other) = (directory.path().join("part"), directory.path().join("other"));
+        for path in [&part, &other] {
+            std::fs::write(path, "x").unwrap();
+        }
+        std::fs::create_dir_all(system.block.join("loop7/loop")).unwrap();
+        std::fs::write(system.block.join("loop7/loop/backing_file"), format!("{}\n", part.display()))
+            .unwrap();
+        let in_use = |path: &Path| system.in_use(path, &File::open(path).unwrap()).unwrap();
+        assert!(in_use(&part).unwrap().contains("/dev/loop7"));
+        assert_eq!(in_use(&other), None);
+    }
+}
