@@ -95,13 +95,18 @@ impl Courier {
 
     /// Orders an install by an envelope; the refusal's code, empty when there was none.
     pub fn install(&mut self, envelope: &str) -> anyhow::Result<String> {
-        let request = Request::Install { envelope: Some(envelope.to_owned()), release: None };
+        let request =
+            Request::Install { envelope: Some(envelope.to_owned()), release: None, reinstall: false };
         Ok(Self::code(&self.ask(&request)?).to_owned())
     }
 
     /// Orders an install by the release's own policy.
     pub fn install_by_policy(&mut self, version: &str) -> anyhow::Result<String> {
-        let request = Request::Install { envelope: None, release: Some(target_name(PRODUCT, version)) };
+        let request = Request::Install {
+            envelope: None,
+            release: Some(target_name(PRODUCT, version)),
+            reinstall: false,
+        };
         Ok(Self::code(&self.ask(&request)?).to_owned())
     }
 

@@ -120,7 +120,7 @@ fn a_release_of_another_product_is_refused_by_name() -> anyhow::Result<()> {
     let mut courier = room.courier()?;
     for name in ["releases/other-bar/2.0.0.json", "operators/acme.json", "releases/demo-bar-2/1.0.0.json", ""]
     {
-        let request = Request::Install { envelope: None, release: Some(name.to_owned()) };
+        let request = Request::Install { envelope: None, release: Some(name.to_owned()), reinstall: false };
         assert_eq!(Courier::code(&courier.ask(&request)?), "bad_argument", "{name}");
     }
     assert_eq!(courier.status()?.state, State::Idle);

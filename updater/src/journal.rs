@@ -41,9 +41,23 @@ pub struct Journal {
     /// What each hook was last handed with success: SHA-256 by image.
     #[serde(default)]
     pub applied: BTreeMap<String, String>,
+    /// The confirmed release that the bootloader left although nothing speaks against it, and is to be returned to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returning: Option<Returning>,
     /// Bytes a second at which the last install's frames came over the network.
     #[serde(default)]
     pub bytes_per_second: Option<u64>,
+}
+
+/// The way back to a confirmed release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Returning {
+    /// The slot that holds it.
+    pub slot: String,
+    /// For how long the device has been on since without a boot that ended badly, as of the last time it was kept.
+    pub clean_millis: u64,
+    /// The boot in which the restart into it was asked for.
+    pub asked_from_boot: Option<String>,
 }
 
 /// A release that was at fault.

@@ -77,6 +77,9 @@ enum Job {
         /// An operator's signed update.install; without it root at the device answers for the install
         #[arg(long, value_name = "FILE", conflicts_with = "release")]
         command: Option<PathBuf>,
+        /// Also when the release runs already: it is written over the other slot, and the fall-back there is gone
+        #[arg(long, conflicts_with = "command")]
+        reinstall: bool,
     },
     /// The audit log
     #[command(subcommand)]
@@ -184,8 +187,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
             };
             if *again { watch(&arguments.common, get) } else { show(get()?, technician::update) }
         }
-        Job::Install { from, release, command } => {
-            let install = Install { from: from.clone(), release: release.clone(), command: command.clone() };
+        Job::Install { from, release, command, reinstall } => {
+            let (release, command) = (release.clone(), command.clone());
+            let install = Install { from: from.clone(), release, command, reinstall: *reinstall };
             install_from(&arguments.common, &install)
         }
         Job::Audit(AuditJob::Show { first, limit }) => {
@@ -206,7 +210,15 @@ fn state(status: &UpdateStatus) -> Value {
 fn install_from(common: &Common, install: &Install) -> anyhow::Result<bool> {
     let mut updater = Updater::connect(&common.updater)?;
     let mut progress = Progress::new();
-    let status = updater.install(install, |status| progress.show(status))?;
+    let status = match updater.install(install, |status| progress.show(status)) {
+        Ok(status) => status,
+        // What was asked for is so.
+        Err(UpdaterError::Refused { code, message }) if code == "nothing_to_do" => {
+            anstream::eprintln!("{message}");
+            updater.status()?
+        }
+        Err(error) => return Err(error.into()),
+    };
     progress.end();
     print(common, &state(&status), technician::update)
 }

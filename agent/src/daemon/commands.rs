@@ -253,7 +253,7 @@ impl Daemon {
             Kind::UpdateResume => Request::Control { control: Control::Resume, envelope },
             Kind::UpdateCancel => Request::Control { control: Control::Cancel, envelope },
             Kind::UpdateRollback => Request::Control { control: Control::Rollback, envelope },
-            _ => Request::Install { envelope, release: None },
+            _ => Request::Install { envelope, release: None, reinstall: false },
         };
         let (sender, receiver) = tokio::sync::oneshot::channel();
         if self.asks.try_send(Ask::Order(request, sender)).is_err() {

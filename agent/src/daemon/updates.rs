@@ -106,6 +106,10 @@ impl Daemon {
                 self.progress(&id, kind, "the updater has verified the command and taken it up");
             }
             Ok(()) => self.finish(&id, kind, Status::Succeeded, Reason::Ok, "", Value::Null),
+            // What was asked for is so.
+            Err(ClientError::Refused { code, message }) if code == "nothing_to_do" => {
+                self.finish(&id, kind, Status::Succeeded, Reason::Ok, &message, json!({ "code": code }));
+            }
             Err(ClientError::Refused { code, message }) => {
                 let reason =
                     serde_json::from_value(Value::String(code.clone())).unwrap_or(Reason::UpdaterRefused);

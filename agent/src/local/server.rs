@@ -1,6 +1,8 @@
 //! The two listeners. Each request is turned into a call to the daemon, which owns all state, and waits for its
 //! answer.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -16,13 +18,16 @@ use hyper::{Method, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::{Access, Need, Peer};
 
-/// Connections at a time, on each socket.
+/// Connections at a time, on each socket; of one user; and so many more for root and the admins alone, so that whoever fills
+/// the others locks nobody out who comes to help.
 const CONNECTIONS: usize = 16;
+const CONNECTIONS_OF_ONE: usize = 4;
+const CONNECTIONS_FOR_ADMINS: usize = 4;
 /// A request's head must be here within this time.
 const HEAD: Duration = Duration::from_secs(10);
 /// The longest call is a diagnosis.
@@ -121,7 +126,7 @@ pub fn serve(
 }
 
 async fn accept(listener: UnixListener, socket: Need, shared: Rc<Shared>) {
-    let places = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Rc::new(RefCell::new(Places::default()));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -132,20 +137,65 @@ async fn accept(listener: UnixListener, socket: Need, shared: Rc<Shared>) {
                 continue;
             }
         };
+        let Ok(peer) = Peer::of(&stream) else { continue };
+        let (uid, is_admin) = (peer.uid, shared.access.allows(&peer, Need::Act));
         // Without a place the connection is closed at once: a peer that opens many must not starve the others.
-        let Ok(place) = std::sync::Arc::clone(&places).try_acquire_owned() else { continue };
-        let shared = Rc::clone(&shared);
+        if !places.borrow_mut().take(uid, is_admin) {
+            continue;
+        }
+        let (shared, places) = (Rc::clone(&shared), Rc::clone(&places));
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection(stream, socket, shared).await {
+            if let Err(error) = connection(stream, peer, socket, shared).await {
                 debug!(%error, "a local connection");
             }
-            drop(place);
+            places.borrow_mut().give_back(uid, is_admin);
         });
     }
 }
 
-async fn connection(stream: UnixStream, socket: Need, shared: Rc<Shared>) -> Result<(), hyper::Error> {
-    let Ok(peer) = Peer::of(&stream) else { return Ok(()) };
+/// Who has how many connections to a socket. Pure.
+#[derive(Debug, Default)]
+struct Places {
+    /// Of everybody, and of root and the admins.
+    taken: [usize; 2],
+    by_user: BTreeMap<u32, usize>,
+}
+
+impl Places {
+    /// Takes a place for a user, if one is left to him.
+    fn take(&mut self, uid: u32, is_admin: bool) -> bool {
+        let own = self.by_user.get(&uid).copied().unwrap_or(0);
+        let has_room = if is_admin {
+            self.taken[1] < CONNECTIONS_FOR_ADMINS
+                || self.taken[0] + self.taken[1] < CONNECTIONS + CONNECTIONS_FOR_ADMINS
+        } else {
+            self.taken[0] < CONNECTIONS && own < CONNECTIONS_OF_ONE
+        };
+        if has_room {
+            self.taken[usize::from(is_admin)] += 1;
+            self.by_user.insert(uid, own + 1);
+        }
+        has_room
+    }
+
+    fn give_back(&mut self, uid: u32, is_admin: bool) {
+        let place = &mut self.taken[usize::from(is_admin)];
+        *place = place.saturating_sub(1);
+        let own = self.by_user.get(&uid).copied().unwrap_or(0);
+        if own <= 1 {
+            self.by_user.remove(&uid);
+        } else {
+            self.by_user.insert(uid, own - 1);
+        }
+    }
+}
+
+async fn connection(
+    stream: UnixStream,
+    peer: Peer,
+    socket: Need,
+    shared: Rc<Shared>,
+) -> Result<(), hyper::Error> {
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let shared = Rc::clone(&shared);
         let peer = peer.clone();
@@ -254,6 +304,24 @@ fn audit_call(query: Option<&str>) -> Result<Call, (StatusCode, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_user_and_no_crowd_of_users_takes_the_places_of_root_and_the_admins() {
+        let mut places = Places::default();
+        let taken = (0..100).filter(|_| places.take(1000, false)).count();
+        assert_eq!(taken, CONNECTIONS_OF_ONE);
+        let taken = (0..100).filter(|uid| places.take(2000 + uid, false)).count();
+        assert_eq!(taken, CONNECTIONS - CONNECTIONS_OF_ONE);
+        let taken = (0..100).filter(|_| places.take(0, true)).count();
+        assert_eq!(taken, CONNECTIONS_FOR_ADMINS);
+        places.give_back(1000, false);
+        places.give_back(0, true);
+        assert!(places.take(0, true));
+        for _ in 0..CONNECTIONS_OF_ONE {
+            places.give_back(1000, false);
+        }
+        assert_eq!(places.by_user.get(&1000), None);
+    }
 
     #[test]
     fn acting_is_for_the_admin_socket_alone() {

@@ -76,6 +76,8 @@ pub struct Install {
     pub release: Option<semver::Version>,
     /// A file with an operator's signed `update.install`.
     pub command: Option<PathBuf>,
+    /// Also when the release runs already.
+    pub reinstall: bool,
 }
 
 impl Updater {
@@ -137,7 +139,9 @@ impl Updater {
         self.ask(&Request::Claim, &[])?;
         let product = self.status()?.product;
         let request = match &install.command {
-            Some(file) => Request::Install { envelope: Some(read_envelope(file)?), release: None },
+            Some(file) => {
+                Request::Install { envelope: Some(read_envelope(file)?), release: None, reinstall: false }
+            }
             None => {
                 let version = match &install.release {
                     Some(version) => version.clone(),
@@ -146,6 +150,7 @@ impl Updater {
                 Request::Install {
                     envelope: None,
                     release: Some(format!("releases/{product}/{version}.json")),
+                    reinstall: install.reinstall,
                 }
             }
         };

@@ -7,6 +7,7 @@
 mod control;
 mod judge;
 pub mod plan;
+mod returning;
 mod trial;
 mod types;
 mod work;
@@ -46,6 +47,8 @@ pub struct Engine {
     not_before: Option<Duration>,
     /// When the courier last brought something that was asked for.
     last_fed: Duration,
+    /// From when on the time counts that a confirmed release waits to be returned to.
+    clean_since: Duration,
     gate: trial::Gate,
 }
 
@@ -67,6 +70,7 @@ impl Engine {
             fetch_failures: 0,
             not_before: None,
             last_fed: now.boot,
+            clean_since: now.boot,
             gate: trial::Gate::default(),
         };
         let outputs = engine.take_up(now);
@@ -157,7 +161,8 @@ impl Engine {
         }
         match self.journal.state {
             State::RolledBack if install.judging => self.next_of_judging(now),
-            State::Idle | State::Confirmed | State::RolledBack | State::Failed => Step::Rest,
+            State::RolledBack => self.next_of_return(now),
+            State::Idle | State::Confirmed | State::Failed => Step::Rest,
             State::Checking => self.next_of_checking(install, now),
             State::Invalidating | State::Writing | State::Verifying if !self.excluded => {
                 Step::Exclude { slot: install.target.clone() }
@@ -210,6 +215,7 @@ impl Engine {
             // Once it is decided to go back, nothing else is.
             _ if reverting => vec![],
             (_, Event::Refreshed) => self.on_refreshed(now),
+            (_, Event::Authentic) => self.on_authenticated(),
             // Bytes that arrive keep the courier's deadline off. They are no success yet: what is wrong with them may
             // show at the last one, every time anew.
             (_, Event::Fed) => {
@@ -331,6 +337,7 @@ impl Engine {
                 }
                 self.enter(State::Rebooting, "the new release is first in the boot order; restarting")
             }
+            (State::RolledBack, Event::PutFirst) => self.on_put_first_again(),
             (State::Trial, Event::Gate(result)) => self.on_gate(now, result),
             (State::RolledBack, Event::Gate(result)) => self.on_gate_of_the_release_before(now, result),
             (_, Event::Applied { image, sha256, result }) => self.on_applied(image, sha256, result),
@@ -341,6 +348,7 @@ impl Engine {
 
     fn accept(&mut self, now: Now, order: Order) -> Vec<Output> {
         self.work = None;
+        self.journal.returning = None;
         self.refreshed = false;
         self.fetch_failures = 0;
         self.not_before = None;
@@ -572,7 +580,9 @@ impl Engine {
             return self.expire_trial(now);
         }
         if self.journal.state == State::RolledBack {
-            return self.expire_judging(now);
+            let mut outputs = self.expire_judging(now);
+            outputs.extend(self.keep_clean_time(now));
+            return outputs;
         }
         let fetching = match (self.journal.state, &self.work) {
             _ if self.is_paused() => false,
@@ -603,7 +613,7 @@ impl Engine {
             self.judging_deadline()
         };
         let mark_at = self.gate.mark_at.filter(|_| !self.gate.marked);
-        [deadline, self.not_before, mark_at].into_iter().flatten().min()
+        [deadline, self.not_before, mark_at, self.return_deadline()].into_iter().flatten().min()
     }
 }
 

@@ -46,7 +46,9 @@ impl Engine {
             State::Rebooting if install.reboot_from_boot.as_deref() != Some(&self.boot.id) => {
                 outputs.extend(self.bootloader_went_back(now));
             }
-            State::Trial | State::Good | State::Confirmed if !runs_target => {
+            State::Confirmed if !runs_target => outputs.extend(self.confirmed_was_left(now)),
+            State::RolledBack => outputs.extend(self.take_up_return()),
+            State::Trial | State::Good if !runs_target => {
                 outputs.extend(self.bootloader_went_back(now));
             }
             State::Trial | State::Good => {
@@ -101,13 +103,13 @@ impl Engine {
         self.begin_trial(now, boots, power_cuts)
     }
 
-    fn bootloader_went_back(&mut self, now: Now) -> Vec<Output> {
+    pub(super) fn bootloader_went_back(&mut self, now: Now) -> Vec<Output> {
         let (cause, how) = self.how_the_last_boot_ended().unwrap_or((cause::BOOT_FAILED, String::new()));
         self.revert(now, cause, &format!("the bootloader went back to the slot before{how}"))
     }
 
     /// What hardware and kernel left word of: a cause, and how a sentence about it goes on.
-    fn how_the_last_boot_ended(&self) -> Option<(&'static str, String)> {
+    pub(super) fn how_the_last_boot_ended(&self) -> Option<(&'static str, String)> {
         let last = &self.boot.last;
         if let Some(words) = &last.panic {
             return Some((cause::PANIC, format!("; the kernel panicked: {words}")));

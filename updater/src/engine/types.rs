@@ -195,6 +195,8 @@ pub enum Event {
     Order(Order),
     /// The trusted metadata was fetched and verified just now: authenticated contact with the repository.
     Refreshed,
+    /// The repository proved who it is, with metadata that has expired.
+    Authentic,
     /// The courier brought a part of something that was asked for.
     Fed,
     /// Something could not be fetched, or was not what was signed.

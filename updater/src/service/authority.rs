@@ -41,10 +41,13 @@ impl Updater {
         &mut self,
         envelope: Option<String>,
         release: Option<String>,
+        reinstall: bool,
         asker: Asker,
     ) -> Result<(), Refusal> {
-        let result = self.try_order(envelope, release, asker);
-        if let Err((code, message)) = &result {
+        let result = self.try_order(envelope, release, reinstall, asker);
+        if let Err((code, message)) = &result
+            && code != "nothing_to_do"
+        {
             self.note("install.refused", &format!("{code}: {message}"));
         }
         result
@@ -54,6 +57,7 @@ impl Updater {
         &mut self,
         envelope: Option<String>,
         release: Option<String>,
+        mut reinstall: bool,
         asker: Asker,
     ) -> Result<(), Refusal> {
         if self.engine.is_busy() {
@@ -68,6 +72,7 @@ impl Updater {
             if authorized.command.args.get("lift_quarantine") == Some(&true.into()) {
                 self.engine.lift_quarantine(&release_target);
             }
+            reinstall = authorized.command.args.get("reinstall") == Some(&true.into());
             Order {
                 command: Some(authorized.command.id),
                 envelope: Some(envelope),
@@ -83,6 +88,21 @@ impl Updater {
         } else {
             return Err(refusal(Reason::BadArgument, "an envelope or a release is needed"));
         };
+        if !reinstall && self.runs(&order.release_target) {
+            let message = format!(
+                "{} runs here already: nothing to do. With reinstall=true it is written over the other slot, and the \
+                 release there is no fall-back any more",
+                order.release_target
+            );
+            // The command is used up all the same.
+            return match self.flush_journal() {
+                Ok(()) => Err(("nothing_to_do".to_owned(), message)),
+                Err(error) => {
+                    *self.engine.journal_mut() = before;
+                    Err(refusal(Reason::Storage, format!("it could not be made durable: {error}")))
+                }
+            };
+        }
         if let Some(faulty) = self.engine.quarantine(&order.release_target) {
             let message = format!(
                 "{} was at fault {} times here, the last time: {}; an operator can lift this with \
@@ -99,6 +119,18 @@ impl Updater {
             return Err(refusal(Reason::Storage, format!("the install could not be made durable: {error}")));
         }
         Ok(())
+    }
+
+    /// Whether the slot that runs is known to hold this release.
+    fn runs(&self, release_target: &str) -> bool {
+        let release = self.engine.journal().contents.get(self.engine.running());
+        release.is_some_and(|release| {
+            target_name(&self.config.device.product, &release.version) == release_target
+        })
+    }
+
+    fn flush_journal(&mut self) -> std::io::Result<()> {
+        self.journal.save(self.engine.journal())
     }
 
     /// Pauses, resumes, gives up or rolls back, durably, or says why not.

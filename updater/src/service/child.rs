@@ -153,9 +153,13 @@ mod tests {
         assert_eq!(result, Err("x".to_owned()));
         assert!(longest < Duration::from_secs(5), "{longest:?}");
         let pid: i32 = std::fs::read_to_string(mark).unwrap().trim().parse().unwrap();
-        // It is gone, or waits as a zombie for whoever adopted it.
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z"), "{stat}");
+        // It is gone soon, or waits as a zombie for whoever adopted it.
+        let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let until = Instant::now() + LONG;
+        while !(stat().is_empty() || stat().contains(") Z")) {
+            assert!(Instant::now() < until, "{}", stat());
+            std::thread::yield_now();
+        }
     }
 
     #[test]

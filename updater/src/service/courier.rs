@@ -27,6 +27,8 @@ pub(super) struct Courier {
 
 struct Open {
     need: Need,
+    /// Whom it was asked of: nobody else's answer counts.
+    peer: u64,
     what: What,
     /// What has come and was not used yet.
     buffer: Vec<u8>,
@@ -78,8 +80,14 @@ impl Updater {
         };
         self.courier.last_need += 1;
         let need = Need { need: self.courier.last_need, path, offset, length, exact };
-        self.courier.open =
-            Some(Open { need: need.clone(), what, buffer: Vec::new(), received: 0, counted_at: now().boot });
+        self.courier.open = Some(Open {
+            need: need.clone(),
+            peer,
+            what,
+            buffer: Vec::new(),
+            received: 0,
+            counted_at: now().boot,
+        });
         Ok(Response::Need(need))
     }
 
@@ -181,13 +189,15 @@ impl Updater {
     /// Takes what the courier brings.
     pub(super) fn feed(
         &mut self,
+        peer: u64,
         need: u64,
         offset: u64,
         fetch: Fetch,
         trouble: Option<&Trouble>,
         blob: &[u8],
     ) -> io::Result<Response> {
-        let Some(mut open) = self.courier.open.take_if(|open| open.need.need == need) else {
+        let Some(mut open) = self.courier.open.take_if(|open| open.need.need == need && open.peer == peer)
+        else {
             return Ok(refused("stale_need", "this is not what was asked for last; ask for the next need"));
         };
         let is_answered = !blob.is_empty() || fetch == Fetch::Missing;
@@ -324,6 +334,10 @@ impl Updater {
             Ok(Progress::Refreshed) => self.tell(now(), Event::Refreshed)?,
             Ok(Progress::More | Progress::Sought) => self.tell(now(), Event::Fed)?,
             Err(error) => {
+                // The publisher speaks, and is late: that is an incident of his own, and contact for a release on trial.
+                if matches!(error, TrustError::Refused(vigil_tuf::Error::Expired { .. })) {
+                    self.tell(now(), Event::Authentic)?;
+                }
                 if !matches!(error, TrustError::Courier(_)) {
                     self.note("metadata.refused", &error.to_string());
                 }

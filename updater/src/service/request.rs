@@ -21,6 +21,10 @@ pub(super) struct Asker {
 impl Updater {
     /// The answer, and the blob that goes with it.
     pub(super) fn answer(&mut self, request: Request, blob: &[u8], asker: Asker) -> (Response, Vec<u8>) {
+        if self.claim.is_some_and(|claim| claim != asker.peer) && request.is_change() {
+            let message = "root at the device has the updater in hand just now; try again when that is done";
+            return (refused("claimed", message), Vec::new());
+        }
         let result = match request {
             Request::Hello { version: WIRE_VERSION } => {
                 Ok(Response::Hello { version: WIRE_VERSION, updater: env!("CARGO_PKG_VERSION").to_owned() })
@@ -48,10 +52,12 @@ impl Updater {
                 }
                 Err(error) => Err(error),
             },
-            Request::Install { envelope, release } => Ok(match self.order(envelope, release, asker) {
-                Ok(()) => Response::Done,
-                Err((code, message)) => refused(&code, &message),
-            }),
+            Request::Install { envelope, release, reinstall } => {
+                Ok(match self.order(envelope, release, reinstall, asker) {
+                    Ok(()) => Response::Done,
+                    Err((code, message)) => refused(&code, &message),
+                })
+            }
             Request::Control { control, envelope } => Ok(match self.control(control, envelope, asker) {
                 Ok(()) => Response::Done,
                 Err((code, message)) => refused(&code, &message),
@@ -63,7 +69,7 @@ impl Updater {
             Request::Claim => Ok(refused("not_permitted", "only root may be the only courier")),
             Request::Next => self.next_need(asker.peer),
             Request::Feed { need, offset, fetch, trouble } => {
-                self.feed(need, offset, fetch, trouble.as_ref(), blob)
+                self.feed(asker.peer, need, offset, fetch, trouble.as_ref(), blob)
             }
             Request::Contact(contact) => self.tell(now(), Event::Contact(contact)).map(|()| Response::Done),
             Request::Events { after } => {

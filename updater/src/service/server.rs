@@ -17,6 +17,8 @@ use super::{Pause, Service, now};
 use crate::watchdog::Supervisor;
 
 const PEERS: usize = 8;
+/// So many of the places are root's alone: a `vigild` that is not its own master must not lock out who comes to rescue it.
+const PLACES_FOR_ROOT: usize = 2;
 /// A peer that has begun a frame, or does not read its answer, has this long.
 const STALL: Duration = Duration::from_secs(30);
 const READ_BYTES: usize = 64 * 1024;
@@ -123,7 +125,7 @@ fn accept(
             refused_peers.count(time);
             "only vigild's user and root may connect"
         }
-        Ok(uid) if peers.len() < PEERS => {
+        Ok(uid) if has_place(peers, access(uid) == Access::Root) => {
             if stream.set_nonblocking(true).is_ok() {
                 peers.push(Peer {
                     asker: Asker { peer: number, is_root: access(uid) == Access::Root },
@@ -139,9 +141,17 @@ fn accept(
         Ok(_) => "too many connections; close one",
         Err(_) => return,
     };
+    // It may be told nothing, should it not read; nobody waits for it.
+    let _ = stream.set_nonblocking(true);
     if let Ok(bytes) = encode(&refused("not_permitted", reason), &[]) {
         let _ = stream.write_all(&bytes);
     }
+}
+
+/// Whether one more may stay, by whether it is root.
+fn has_place(peers: &[Peer], is_root: bool) -> bool {
+    let others = peers.iter().filter(|peer| !peer.asker.is_root).count();
+    peers.len() < PEERS && (is_root || others < PEERS - PLACES_FOR_ROOT)
 }
 
 impl Peer {

@@ -163,7 +163,8 @@ impl TrustedSet {
         Some(Request { role: role.into(), source: Source::Repository, path, max_len, may_be_missing })
     }
 
-    /// Takes the file that was asked for. An error ends the refresh; what was trusted stays trusted.
+    /// Takes the file that was asked for. An error ends the refresh; what was trusted stays trusted. [`Error::Expired`] is
+    /// only said of what has its signatures and does not go back: it is the publisher who speaks, too late.
     pub fn feed(&mut self, fetched: Fetched<'_>, now: Time) -> Result<Vec<Output>, Error> {
         let request = self.next_request().ok_or(Error::Idle)?;
         let result = self.feed_requested(&request, fetched, now.max(self.floor));
@@ -185,8 +186,8 @@ impl TrustedSet {
         let subject = Subject::Role(request.role.clone());
         let bytes = match fetched {
             Fetched::Bytes(bytes) => bytes,
+            // Whether the last root of the chain has expired is asked when the timestamp has shown who speaks.
             Fetched::Missing if request.may_be_missing => {
-                self.root.check_expiry(now)?;
                 self.step = Step::Timestamp;
                 return Ok(Vec::new());
             }
@@ -197,7 +198,7 @@ impl TrustedSet {
         }
         match self.step {
             Step::Idle | Step::Search(_) => Err(Error::Idle),
-            Step::Root { rotations_left } => self.feed_root(bytes, rotations_left, now),
+            Step::Root { rotations_left } => self.feed_root(bytes, rotations_left),
             Step::Timestamp => self.feed_timestamp(bytes, now),
             Step::Snapshot => self.feed_snapshot(bytes, now),
             Step::Targets => self.feed_targets(bytes, now),
@@ -205,14 +206,13 @@ impl TrustedSet {
     }
 
     /// Section 5.3, steps 3 to 9 and 11. Expiry (10) is for the last root of the chain alone.
-    fn feed_root(&mut self, bytes: &[u8], rotations_left: u32, now: Time) -> Result<Vec<Output>, Error> {
+    fn feed_root(&mut self, bytes: &[u8], rotations_left: u32) -> Result<Vec<Output>, Error> {
         let new = File::<Root>::parse(bytes)?;
         new.check_signatures(&self.root.document)?;
         new.check_signatures(&new.document)?;
         let (known, found) = (self.root.document.version, new.document.version);
         // The root that is trusted, offered as its own successor, is no successor (section 5.3.5).
         if found == known {
-            self.root.check_expiry(now)?;
             self.step = Step::Timestamp;
             return Ok(Vec::new());
         }
@@ -249,9 +249,9 @@ impl TrustedSet {
 
     /// Section 5.4.
     fn feed_timestamp(&mut self, bytes: &[u8], now: Time) -> Result<Vec<Output>, Error> {
-        self.root.check_expiry(now)?;
         let new = File::<Timestamp>::parse(bytes)?;
         new.check_signatures(&self.root.document)?;
+        self.root.check_expiry(now)?;
         let subject = Subject::from(Role::Timestamp);
         if let Some(old) = &self.timestamp {
             let (known, offered) = (old.document.version, new.document.version);

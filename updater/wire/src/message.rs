@@ -39,6 +39,9 @@ pub enum Request {
         /// Without an envelope: the release's target name.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         release: Option<String>,
+        /// Without an envelope: also when that release runs already. An envelope has it as its argument `reinstall`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        reinstall: bool,
     },
     /// Take an install in hand: by an operator's envelope of the kind that `control` names or, without one, by the
     /// word of root at the device.
@@ -73,6 +76,13 @@ pub enum Request {
         /// The last number the peer has.
         after: u64,
     },
+}
+
+impl Request {
+    /// Whether it changes what is installed or trusted: while root has claimed the errand, that is root's alone.
+    pub fn is_change(&self) -> bool {
+        matches!(self, Self::Install { .. } | Self::Control { .. } | Self::Refresh | Self::Follow { .. })
+    }
 }
 
 /// What a [`Request::Feed`] brings.

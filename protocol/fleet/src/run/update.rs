@@ -47,6 +47,9 @@ pub struct Update {
     /// Install it even where it was at fault before
     #[arg(long, requires = "release")]
     pub lift_quarantine: bool,
+    /// Also where it runs already: it is written over the other slot, and the fall-back there is gone
+    #[arg(long, requires = "release")]
+    pub reinstall: bool,
     /// Stop the install that is under way until it is resumed
     #[arg(long)]
     pub pause: bool,
@@ -100,6 +103,9 @@ pub async fn update(context: &Context, update: &Update) -> Result<(), Failure> {
     }
     if update.lift_quarantine {
         args.insert("lift_quarantine".to_owned(), true.into());
+    }
+    if update.reinstall {
+        args.insert("reinstall".to_owned(), true.into());
     }
     let name = update.target.clone();
     let target = if update.group { Target::Group(name) } else { Target::Device(name) };

@@ -197,7 +197,8 @@ impl<'b> Bench<'b> {
         let refreshing = self.vendor.files.take_served().len() as u64;
         let refresh_bytes = self.vendor.files.take_wire_bytes();
         let release = target_name(self.product, case.version());
-        let response = courier.ask(&Request::Install { envelope: None, release: Some(release) })?;
+        let response =
+            courier.ask(&Request::Install { envelope: None, release: Some(release), reinstall: false })?;
         ensure!(!matches!(response, Response::Refused { .. }), "refused: {response:?}");
         let mut plan = None;
         let status = wait_for("the release to be staged", LIMIT, || {

@@ -215,7 +215,7 @@ impl Device {
     ) -> Result<(Vec<u8>, UpdateStatus)> {
         let mut updater = self.start()?;
         let release = Some(target_name(PRODUCT, &format!("{sequence}.0.0")));
-        let answer = updater.ask(Request::Install { envelope: None, release }, &[]);
+        let answer = updater.ask(Request::Install { envelope: None, release, reinstall: false }, &[]);
         ensure!(answer == Response::Done, "{answer:?}");
         let mut coming = None;
         for turn in 0..TURNS {
