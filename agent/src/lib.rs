@@ -12,6 +12,7 @@ pub mod identity;
 pub mod link;
 pub mod local;
 pub mod network;
+pub mod proven;
 pub mod record_log;
 pub mod report;
 pub mod store;

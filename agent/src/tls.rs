@@ -2,7 +2,8 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -11,6 +12,9 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// A PEM file's bytes at most.
 const PEM_BYTES: u64 = 1024 * 1024;
+
+/// How long the system's roots are used before they are read again.
+const ROOTS_AGE: Duration = Duration::from_secs(600);
 
 /// Certificate chain and key, both PEM files.
 #[derive(Clone, Debug)]
@@ -23,7 +27,8 @@ pub struct ClientIdentity<'a> {
 
 /// A client that trusts the certificates in `ca_file`, or else the system's, and shows `identity` when asked.
 pub fn client(ca_file: Option<&Path>, identity: Option<ClientIdentity<'_>>) -> io::Result<Arc<ClientConfig>> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let time = Arc::new(crate::proven::TlsTime);
+    let builder = ClientConfig::builder_with_details(Arc::new(ring::default_provider()), time)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .with_root_certificates(roots(ca_file)?);
@@ -42,18 +47,28 @@ pub fn client(ca_file: Option<&Path>, identity: Option<ClientIdentity<'_>>) -> i
     Ok(Arc::new(config))
 }
 
-fn roots(ca_file: Option<&Path>) -> io::Result<RootCertStore> {
+fn roots(ca_file: Option<&Path>) -> io::Result<Arc<RootCertStore>> {
+    let Some(path) = ca_file else { return Ok(system_roots()) };
     let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| wrong(path, &error.to_string()))?;
-            }
-        }
-        // What the system cannot read of its own store, others will miss as well.
-        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| wrong(path, &error.to_string()))?;
     }
-    Ok(roots)
+    Ok(Arc::new(roots))
+}
+
+/// The system's own, which are some hundred files: read once in a while, not for each connection.
+fn system_roots() -> Arc<RootCertStore> {
+    static ROOTS: Mutex<Option<(Instant, Arc<RootCertStore>)>> = Mutex::new(None);
+    let mut kept = ROOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, roots)) = kept.as_ref().filter(|(at, _)| at.elapsed() < ROOTS_AGE) {
+        return Arc::clone(roots);
+    }
+    let mut roots = RootCertStore::empty();
+    // What the system cannot read of its own store, others will miss as well.
+    let _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let roots = Arc::new(roots);
+    *kept = Some((Instant::now(), Arc::clone(&roots)));
+    roots
 }
 
 /// The certificates in a PEM file; without any it is an error, and every error names the file.

@@ -73,10 +73,123 @@ impl CompactRange {
     }
 }
 
+/// The parts of a tree over `to` leaves whose roots prove that it begins with the tree over the first `from` of them: leaves
+/// from the first number on and before the second, in the order of the proof. RFC 6962, section 2.1.2.
+pub fn consistency_ranges(from: u64, to: u64) -> Vec<(u64, u64)> {
+    let mut ranges = Vec::new();
+    if from > 0 && from < to {
+        subproof(from, 0, to, true, &mut ranges);
+    }
+    ranges
+}
+
+/// SUBPROOF(m, D\[start:end\], is_known), the parts that it names.
+fn subproof(m: u64, start: u64, end: u64, is_known: bool, ranges: &mut Vec<(u64, u64)>) {
+    let n = end - start;
+    if m == n {
+        if !is_known {
+            ranges.push((start, end));
+        }
+        return;
+    }
+    // The largest power of two below n.
+    let k = 1 << (63 - (n - 1).leading_zeros());
+    if m <= k {
+        subproof(m, start, start + k, is_known, ranges);
+        ranges.push((start + k, end));
+    } else {
+        subproof(m - k, start + k, end, false, ranges);
+        ranges.push((start, start + k));
+    }
+}
+
+/// Whether `proof` shows that the tree of `to` leaves and the root `to_root` begins with the one of `from` leaves and the root
+/// `from_root`. RFC 9162, section 2.1.4.2.
+pub fn is_consistent(from: u64, from_root: &Hash, to: u64, to_root: &Hash, proof: &[Hash]) -> bool {
+    if from == to {
+        return proof.is_empty() && from_root == to_root;
+    }
+    if from == 0 {
+        return proof.is_empty() && *from_root == empty_root();
+    }
+    if from > to || proof.is_empty() {
+        return false;
+    }
+    let whole = from.is_power_of_two().then_some(*from_root);
+    let mut path = whole.iter().chain(proof);
+    let (mut first, mut last) = (from - 1, to - 1);
+    let shift = first.trailing_ones();
+    first >>= shift;
+    last >>= shift;
+    let Some(begin) = path.next() else { return false };
+    let (mut first_root, mut last_root) = (*begin, *begin);
+    for hash in path {
+        if last == 0 {
+            return false;
+        }
+        if first & 1 == 1 || first == last {
+            first_root = node_hash(hash, &first_root);
+            last_root = node_hash(hash, &last_root);
+            while first & 1 == 0 && first != 0 {
+                first >>= 1;
+                last >>= 1;
+            }
+        } else {
+            last_root = node_hash(&last_root, hash);
+        }
+        first >>= 1;
+        last >>= 1;
+    }
+    last == 0 && first_root == *from_root && last_root == *to_root
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use data_encoding::HEXLOWER;
+
+    fn leaf(number: u64, salt: u8) -> Hash {
+        leaf_hash(&[&number.to_be_bytes()[..], &[salt]].concat())
+    }
+
+    #[test]
+    fn a_tree_that_only_grew_is_proven_and_one_that_was_rewritten_never_is() {
+        let leaves: Vec<_> = (0..70).map(|number| leaf(number, 0)).collect();
+        let root = |leaves: &[Hash]| root_by_definition(leaves);
+        for to in 1..=leaves.len() {
+            for from in 0..=to {
+                let ranges = consistency_ranges(from as u64, to as u64);
+                let proof: Vec<_> =
+                    ranges.iter().map(|(start, end)| root(&leaves[*start as usize..*end as usize])).collect();
+                let (from_root, to_root) = (root(&leaves[..from]), root(&leaves[..to]));
+                let holds = |from_root: &Hash, to_root: &Hash, proof: &[Hash]| {
+                    is_consistent(from as u64, from_root, to as u64, to_root, proof)
+                };
+                assert!(holds(&from_root, &to_root, &proof), "{from} of {to}");
+                let other = leaf(7, 9);
+                assert!(from == 0 || !holds(&other, &to_root, &proof), "{from} of {to}");
+                assert!(from == 0 || !holds(&from_root, &other, &proof), "{from} of {to}");
+                let longer = [&proof[..], &[other]].concat();
+                assert!(!holds(&from_root, &to_root, &longer), "{from} of {to}");
+                if let Some((_, shorter)) = proof.split_last() {
+                    assert!(!holds(&from_root, &to_root, shorter), "{from} of {to}");
+                    let mut changed = proof.clone();
+                    changed[0] = other;
+                    assert!(!holds(&from_root, &to_root, &changed), "{from} of {to}");
+                }
+            }
+        }
+        assert!(!is_consistent(5, &leaves[0], 3, &leaves[1], &[leaves[2]]));
+    }
+
+    #[test]
+    fn the_proofs_of_rfc_6962_are_those_of_its_example() {
+        // Section 2.1.3: PROOF(3, D[7]) = [c, d, g, l], PROOF(4, D[7]) = [l], PROOF(6, D[7]) = [i, j, k].
+        assert_eq!(consistency_ranges(3, 7), [(2, 3), (3, 4), (0, 2), (4, 7)]);
+        assert_eq!(consistency_ranges(4, 7), [(4, 7)]);
+        assert_eq!(consistency_ranges(6, 7), [(4, 6), (6, 7), (0, 4)]);
+        assert_eq!(consistency_ranges(7, 7), []);
+    }
 
     /// The definition of RFC 6962, section 2.1, word for word: split at the largest power of two below n.
     fn root_by_definition(leaves: &[Hash]) -> Hash {

@@ -141,6 +141,9 @@ pub struct Health {
     /// Temperature sensors; none on a machine that has none.
     #[serde(default)]
     pub temperatures: Vec<Temperature>,
+    /// What could not be looked at, since looking at it did not come back: `disks`, `temperatures`, ….
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 /// One file system's health.

@@ -134,6 +134,7 @@ impl Courier {
                 offset: need.offset,
                 fetch: Fetch::Missing,
                 trouble: None,
+                passed_over: 0,
             });
         };
         let length = file.metadata()?.len().saturating_sub(need.offset).min(need.length);
@@ -145,8 +146,10 @@ impl Courier {
         loop {
             let chunk = chunks.next().unwrap_or_default();
             let fetch = if chunks.peek().is_some() { Fetch::More } else { Fetch::Last };
-            let response =
-                self.ask_with(&Request::Feed { need: need.need, offset, fetch, trouble: None }, chunk)?;
+            let response = self.ask_with(
+                &Request::Feed { need: need.need, offset, fetch, trouble: None, passed_over: 0 },
+                chunk,
+            )?;
             if response != Response::Continue {
                 return Ok(response);
             }

@@ -113,7 +113,7 @@ impl Device {
             updaterd: None,
             boots: 0,
         };
-        for directory in ["etc", "slots", "boot", "run", "log"] {
+        for directory in ["etc", "slots", "boot", "run", "log", "data"] {
             std::fs::create_dir_all(disk.join(directory))?;
         }
         std::fs::copy(vendor.root(), disk.join("etc/root.json"))?;

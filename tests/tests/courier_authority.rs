@@ -304,16 +304,25 @@ fn bytes_for_another_need_or_another_place_are_refused() -> anyhow::Result<()> {
     let mut courier = room.courier()?;
     courier.ask(&Request::Refresh)?;
     let Response::Need(need) = courier.ask(&Request::Next)? else { bail!("nothing to fetch") };
-    let stale = Request::Feed { need: need.need + 1, offset: 0, fetch: Fetch::Last, trouble: None };
+    let stale =
+        Request::Feed { need: need.need + 1, offset: 0, fetch: Fetch::Last, trouble: None, passed_over: 0 };
     assert_eq!(Courier::code(&courier.ask_with(&stale, b"x")?), "stale_need");
-    let elsewhere = Request::Feed { need: need.need, offset: 5, fetch: Fetch::Last, trouble: None };
+    let elsewhere =
+        Request::Feed { need: need.need, offset: 5, fetch: Fetch::Last, trouble: None, passed_over: 0 };
     assert_eq!(Courier::code(&courier.ask_with(&elsewhere, b"x")?), "fetch_failed");
     courier.ask(&Request::Refresh)?;
     let Response::Need(need) = courier.ask(&Request::Next)? else { bail!("nothing to fetch") };
-    let endless = Request::Feed { need: need.need, offset: 0, fetch: Fetch::More, trouble: None };
+    let endless =
+        Request::Feed { need: need.need, offset: 0, fetch: Fetch::More, trouble: None, passed_over: 0 };
     let mut sent = 0;
     loop {
-        let request = Request::Feed { need: need.need, offset: sent, fetch: Fetch::More, trouble: None };
+        let request = Request::Feed {
+            need: need.need,
+            offset: sent,
+            fetch: Fetch::More,
+            trouble: None,
+            passed_over: 0,
+        };
         let response = courier.ask_with(&request, &vec![b'x'; CHUNK])?;
         sent += CHUNK as u64;
         if response != Response::Continue {

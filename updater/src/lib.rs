@@ -17,3 +17,4 @@ pub mod slot;
 pub mod stash;
 pub mod trust;
 pub mod watchdog;
+pub mod witness;

@@ -1,5 +1,6 @@
 //! The log that is written: append, sign, recover after a power cut, drop the oldest when there is no more room.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,11 @@ const SEGMENTS: u64 = 8;
 /// An entry's bytes at most where strangers cause it.
 const STRANGERS_LINE_BYTES: usize = 2048;
 const ACTOR_BYTES: usize = 256;
+
+/// Entries from one mark to the next.
+const MARK_EVERY: u64 = 128;
+
+type Marks = BTreeMap<u64, Vec<u64>>;
 
 /// What was found when the log was opened, and is recorded in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +65,8 @@ pub struct Log {
     share: Share,
     /// Entries of strangers that found no room in it.
     untold: u64,
+    /// Of each segment, by its first entry, where every so many-th entry begins: a page is read without what lies before it.
+    marks: Marks,
     checkpoint: String,
     /// Entries that the checkpoint is over.
     signed: u64,
@@ -76,7 +84,8 @@ impl Log {
     ) -> io::Result<(Self, Vec<Finding>)> {
         vigil_durable::create_directory(directory)?;
         let mut findings = Vec::new();
-        let tree = match recover(directory, origin, &key, &mut findings) {
+        let mut marks = Marks::new();
+        let tree = match recover(directory, origin, &key, &mut findings, &mut marks) {
             Ok(tree) => tree,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 let aside = put_aside(directory)?;
@@ -84,6 +93,7 @@ impl Log {
                     "{error}; the log so far is kept in {}",
                     aside.display()
                 )));
+                marks.clear();
                 None
             }
             Err(error) => return Err(error),
@@ -106,6 +116,7 @@ impl Log {
             file_bytes,
             share,
             untold: 0,
+            marks,
             checkpoint: String::new(),
             signed: 0,
             torn: false,
@@ -125,6 +136,11 @@ impl Log {
     /// The number of entries.
     pub fn size(&self) -> u64 {
         self.range.size()
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The newest signed checkpoint.
@@ -157,7 +173,7 @@ impl Log {
         }
         let first = self.range.size();
         let at = Timestamp::now();
-        let (mut lines, mut leaves) = (Vec::new(), Vec::new());
+        let (mut lines, mut leaves, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
         let mut share = self.share;
         for Record { event, actor, outcome, detail } in records {
             let strangers = is_strangers(event);
@@ -177,6 +193,7 @@ impl Log {
             }
             share.add(line.len() as u64 + 1, strangers);
             leaves.push(leaf_hash(&line));
+            lengths.push(line.len() as u64 + 1);
             lines.append(&mut line);
             lines.push(b'\n');
         }
@@ -187,6 +204,15 @@ impl Log {
             // A full disk may have taken a part of them.
             self.torn = self.file.set_len(self.file_bytes).is_err();
             return Err(error);
+        }
+        let segment = self.marks.last_entry().map_or(0, |segment| *segment.key());
+        let marks = self.marks.entry(segment).or_default();
+        let mut at = self.file_bytes;
+        for (index, length) in (first..).zip(&lengths) {
+            if (index - segment).is_multiple_of(MARK_EVERY) {
+                marks.push(at);
+            }
+            at += length;
         }
         self.file_bytes += lines.len() as u64;
         self.share = share;
@@ -213,6 +239,7 @@ impl Log {
         let path = begin_segment(&self.directory, &self.range)?;
         self.file = OpenOptions::new().append(true).open(&path)?;
         self.file_bytes = self.file.metadata()?.len();
+        self.marks.insert(self.range.size(), Vec::new());
         self.share = Share::new(self.max_bytes / SEGMENTS);
         if let untold @ 1.. = std::mem::take(&mut self.untold) {
             let detail = json!({ "others_untold": untold });
@@ -222,6 +249,7 @@ impl Log {
         let excess = segments.len().saturating_sub(SEGMENTS as usize);
         for (first, path) in &segments[..excess] {
             vigil_durable::remove("audit.prune", path)?;
+            self.marks.remove(first);
             let end = segments.get(excess).map_or(0, |(next, _)| *next);
             self.append(
                 "audit.pruned",
@@ -237,20 +265,25 @@ impl Log {
     pub fn read(&self, first: u64, limit: usize) -> io::Result<Vec<Entry>> {
         let segments = segment::list(&self.directory)?;
         let mut entries = Vec::new();
-        for (position, (_, path)) in segments.iter().enumerate() {
+        for (position, (begin, path)) in segments.iter().enumerate() {
             let ends_before = segments.get(position + 1).is_some_and(|(next, _)| *next <= first);
             if ends_before {
                 continue;
             }
-            let (_, mut lines) = Lines::open(path)?;
+            let mark = first.saturating_sub(*begin) / MARK_EVERY;
+            let offset = self.marks.get(begin).and_then(|marks| marks.get(mark as usize));
+            let (mut index, mut lines) = match offset {
+                Some(offset) => (begin + mark * MARK_EVERY, Lines::at(path, *offset)?),
+                None => (*begin, Lines::open(path)?.1),
+            };
             while let Some(Line::Whole(line)) = lines.next()? {
                 if entries.len() >= limit {
                     return Ok(entries);
                 }
-                let entry: Entry = serde_json::from_slice(&line)?;
-                if entry.index >= first {
-                    entries.push(entry);
+                if index >= first {
+                    entries.push(serde_json::from_slice(&line)?);
                 }
+                index += 1;
             }
         }
         Ok(entries)
@@ -291,6 +324,7 @@ fn recover(
     origin: &str,
     key: &SigningKey,
     findings: &mut Vec<Finding>,
+    marks: &mut Marks,
 ) -> io::Result<Option<(CompactRange, PathBuf)>> {
     let segments = segment::list(directory)?;
     let note = vigil_durable::read_bounded(&directory.join("checkpoint"), CHECKPOINT_BYTES as u64)?;
@@ -321,6 +355,8 @@ fn recover(
             return Err(damaged(format!("{} does not continue the segment before it", path.display())));
         }
         let mut range = start;
+        let begin = range.size();
+        marks.entry(begin).or_default();
         let mut whole_bytes = segment::header(&range)?.len() as u64;
         loop {
             if let Some(checkpoint) = checkpoint.as_ref().filter(|checkpoint| checkpoint.size == range.size())
@@ -333,6 +369,9 @@ fn recover(
             match lines.next()? {
                 None => break,
                 Some(Line::Whole(line)) => {
+                    if (range.size() - begin).is_multiple_of(MARK_EVERY) {
+                        marks.entry(begin).or_default().push(whole_bytes);
+                    }
                     range.append(leaf_hash(&line));
                     whole_bytes += line.len() as u64 + 1;
                 }
@@ -504,6 +543,26 @@ mod tests {
         assert!(log.read(size, 1500).unwrap().iter().any(|entry| entry.event == "strangers.untold"));
         assert_eq!(log.read(0, 1).unwrap()[0].event, "operators.changed");
         verify(directory.path(), ORIGIN, &public()).unwrap();
+    }
+
+    #[test]
+    fn a_page_from_any_entry_on_is_the_same_before_and_after_a_restart_and_over_segments() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Log::open(directory.path(), ORIGIN, key(), 512 * 1024).unwrap().0;
+        let mut log = open();
+        fill(&mut log, 1500);
+        let pages = |log: &Log| -> Vec<Vec<u64>> {
+            let page = |first| log.read(first, 3).unwrap().iter().map(|entry| entry.index).collect();
+            (0..log.size()).step_by(61).map(page).collect()
+        };
+        let before = pages(&log);
+        assert!(segment::list(directory.path()).unwrap().len() > 1);
+        for (page, first) in before.iter().zip((0..log.size()).step_by(61)) {
+            let expected: Vec<_> = (first..log.size()).take(3).collect();
+            assert_eq!(*page, expected);
+        }
+        drop(log);
+        assert_eq!(pages(&open()), before);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod entry;
 mod log;
+mod prove;
 mod segment;
 mod verify;
 
@@ -15,6 +16,7 @@ use tracing::error;
 
 pub use entry::{Entry, Outcome, is_strangers};
 pub use log::{Finding, Log, Record};
+pub use prove::{consistency, root_at};
 pub use verify::{Report, VerifyError, verify};
 
 /// The name under which a device's log is signed.
@@ -56,6 +58,11 @@ impl Audit {
     /// The newest signed checkpoint.
     pub fn checkpoint(&self) -> String {
         self.0.borrow().checkpoint().to_owned()
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> std::path::PathBuf {
+        self.0.borrow().directory().to_owned()
     }
 
     /// The number of entries.

@@ -83,6 +83,13 @@ impl Lines {
         Ok((range.ok_or_else(|| damaged("its header is damaged"))?, lines))
     }
 
+    /// The lines from a place on that begins one.
+    pub(super) fn at(path: &Path, offset: u64) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;
+        Ok(Self { reader: BufReader::new(file) })
+    }
+
     pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
         let mut line = Vec::new();
         let mut limited = io::Read::take(&mut self.reader, LINE_BYTES as u64 + 1);

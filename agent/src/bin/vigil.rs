@@ -116,6 +116,8 @@ enum AuditJob {
         #[arg(long, default_value_t = 20)]
         limit: u64,
     },
+    /// Say, as root, that it is known why the log begins anew or is shorter than it was
+    ForgetWitness,
     /// Verify the log's files against the device's key: nothing changed, nothing removed
     Verify {
         /// The state directory
@@ -195,6 +197,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Job::Audit(AuditJob::Show { first, limit }) => {
             let first = first.map_or_else(String::new, |first| format!("&first={first}"));
             show(get(&format!("/v1/audit?limit={limit}{first}"))?, technician::audit)
+        }
+        Job::Audit(AuditJob::ForgetWitness) => {
+            Updater::connect(&arguments.common.updater)?.forget_witness()?;
+            Ok(true)
         }
         Job::Audit(AuditJob::Verify { state, key, origin }) => {
             verify_audit(&arguments.common, state, key.as_deref(), origin.as_deref())

@@ -1,8 +1,11 @@
 //! `vigild`: the daemon. One current-thread runtime.
 
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use lexopt::prelude::*;
 use tokio::signal::unix::{SignalKind, signal};
 use vigil_agent::config::Config;
@@ -91,7 +94,33 @@ fn check(path: &Path, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Made by root, the identity would be root's, and `vigild` could not read it: it is made as the user whom the state directory
+/// belongs to.
+fn become_owner(state: &Path) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = std::fs::metadata(state).with_context(|| {
+        format!(
+            "{}: make the state directory first, owned by vigild's user (install -d -o vigil -g vigil -m 750 DIR), or run this \
+             as that user",
+            state.display()
+        )
+    })?;
+    if owner.uid() != 0 {
+        let program = std::env::current_exe()?;
+        let error = std::process::Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .uid(owner.uid())
+            .gid(owner.gid())
+            .exec();
+        return Err(error).context("cannot run as the owner of the state directory");
+    }
+    Ok(())
+}
+
 fn make_identity(config: &Config) -> anyhow::Result<()> {
+    become_owner(&config.paths.state)?;
     let identity = Identity::open(&config.paths.state, &config.device.id)?;
     println!("device key           {}", identity.public_key());
     println!("certificate request  {}", identity.tls_request_path().display());
@@ -117,8 +146,12 @@ fn run(path: &Path, config: &Config) -> anyhow::Result<()> {
                 _ = interrupt.recv() => "SIGINT",
             }
         };
-        if local.block_on(&runtime, daemon::run(path, stop))? == Ended::Stopped {
-            return Ok(());
+        let ended = local.block_on(&runtime, daemon::run(path, stop));
+        if !matches!(ended, Ok(Ended::Reload)) {
+            drop(local);
+            // A name that is being looked up may take a minute: nobody waits for it any more.
+            runtime.shutdown_background();
+            return ended.map(drop);
         }
     }
 }

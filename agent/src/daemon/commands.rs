@@ -15,6 +15,7 @@ use super::{AskedBy, Daemon};
 use crate::audit::{Entry, Outcome, Record};
 use crate::command::Verdict;
 use crate::link::{Kept, Message, diagnosis_of};
+use crate::proven;
 use crate::update::Ask;
 use vigil_wire::{Control, Request};
 
@@ -55,16 +56,13 @@ impl Daemon {
         if self.unheard.len() < UNHEARD {
             self.unheard.push_back(message);
         }
-        self.hear();
     }
 
     /// Takes up the commands that wait, as long as their answers find room. After a start the operators list is on its
     /// way from the updater: a command that was waiting at the broker is not refused for being faster.
+    /// One at a time: between two of them the loop looks after everything else.
     pub(super) fn hear(&mut self) {
-        if self.operators.is_none() && self.elapsed() < OPERATORS_PATIENCE {
-            return;
-        }
-        while !self.outbox.is_crowded()
+        if self.has_unheard()
             && let Some(message) = self.unheard.pop_front()
         {
             self.take_command(&message);
@@ -75,8 +73,14 @@ impl Daemon {
         }
     }
 
+    /// Whether a command waits that can be taken up.
+    pub(super) fn has_unheard(&self) -> bool {
+        let knows_operators = self.operators.is_some() || self.elapsed() >= OPERATORS_PATIENCE;
+        knows_operators && !self.outbox.is_crowded() && !self.unheard.is_empty()
+    }
+
     fn take_command(&mut self, message: &Message) {
-        let now = Timestamp::now();
+        let now = proven::wall();
         let device = &self.config.device;
         let device = Device {
             nonce: Some(&self.nonce),
@@ -139,7 +143,18 @@ impl Daemon {
             Kind::Ping => Plan::done(
                 json!({ "agent": env!("CARGO_PKG_VERSION"), "uptime_seconds": self.elapsed().as_secs() }),
             ),
-            Kind::Refresh | Kind::UpdateCheck => Plan::done(Value::Null),
+            Kind::Refresh => match args.get("audit_from") {
+                None => Plan::done(Value::Null),
+                Some(from) if from.as_u64().is_none_or(|from| from > self.audit.size()) => Plan::failed(
+                    Reason::BadArgument,
+                    "audit_from: a number of entries that the audit log has had",
+                ),
+                Some(_) if self.proving => {
+                    Plan::failed(Reason::Busy, "another proof is being made; try again")
+                }
+                Some(_) => Plan::Begin,
+            },
+            Kind::UpdateCheck => Plan::done(Value::Null),
             Kind::Cancel => match args.get("command").and_then(Value::as_str) {
                 None => Plan::failed(Reason::BadArgument, "command: the id of the command to stop"),
                 Some(id) if self.can_stop(id) => Plan::done(Value::Null),
@@ -219,7 +234,12 @@ impl Daemon {
     fn begin(&mut self, authorized: &Authorized, message: &Message) {
         let Authorized { command, kind, .. } = authorized;
         match kind {
-            Kind::Refresh => self.say_everything(),
+            Kind::Refresh => {
+                self.say_everything();
+                if let Some(from) = command.args.get("audit_from").and_then(Value::as_u64) {
+                    self.begin_proof(&command.id, from);
+                }
+            }
             Kind::UpdateCheck => drop(self.asks.try_send(Ask::Refresh)),
             Kind::Cancel => {
                 if let Some(id) = command.args.get("command").and_then(Value::as_str) {

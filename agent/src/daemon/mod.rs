@@ -6,8 +6,10 @@ mod commands;
 mod kept;
 mod ledger;
 mod publish;
+mod supervisor;
 mod trial;
 mod updates;
+mod witness;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -36,9 +38,11 @@ use crate::config::{Config, TakenUp, Trial, Trials};
 use crate::health::{Collectors, Reporter};
 use crate::identity::Identity;
 use crate::link::{
-    Backoff, Connection, Fallback, Granted, LinkEvent, Message, Outbox, Patience, Place, Redirects, Version,
+    Backoff, Connection, Fallback, Granted, Hearing, LinkEvent, Message, Outbox, Patience, Place, Redirects,
+    Version,
 };
 use crate::local::{Access, Listeners, Refused, Request, group_number};
+use crate::proven;
 use crate::report::Numbers;
 use crate::store::Store;
 use crate::update::{Ask, ClientError, CourierOptions, Fetcher, News};
@@ -144,6 +148,8 @@ struct Daemon {
     trial_looked: Option<Instant>,
     contact: Contact,
     link: LinkState,
+    /// Whether the broker takes what is said, and whether somebody else speaks for this device.
+    hearing: Hearing,
     connection: Option<Connection>,
     reconnect_at: Option<Instant>,
     backoff: Backoff,
@@ -155,6 +161,14 @@ struct Daemon {
     digested: Option<(Instant, BTreeMap<String, TopicDigest>, u64, bool)>,
     command_flood: Flood,
     local_flood: Flood,
+    /// Whether this audit log goes on from the checkpoint that the updater keeps, once that is known.
+    witnessed: Option<Result<(), String>>,
+    proven_store: Store,
+    /// When the updater was handed a checkpoint last, and over how many entries.
+    handed_over: Option<(Duration, u64)>,
+    /// A proof of the audit log's growth is being made.
+    proving: bool,
+    found: mpsc::Sender<witness::Found>,
     /// What a network, a broker or a repository causes again and again.
     repeats: Repeats,
     started: Instant,
@@ -173,6 +187,8 @@ struct Inputs {
     diagnoses: mpsc::Receiver<Asked>,
     order_answers: mpsc::Receiver<OrderAnswer>,
     actions: mpsc::Receiver<actions::ActionEnded>,
+    found: mpsc::Receiver<witness::Found>,
+    health: mpsc::Receiver<(u64, Health)>,
 }
 
 /// Reads the configuration: the image's file, and the overlay in the state directory that it names.
@@ -200,6 +216,7 @@ pub async fn run(path: &Path, stop: impl Future<Output = &'static str>) -> anyho
     let interval = daemon.config.health.interval;
     let mut look_at = Instant::now();
     let mut stop = pin!(stop);
+    let mut supervisor = supervisor::Supervisor::ready();
     let (reason, ended) = loop {
         daemon.pump();
         if daemon.reload {
@@ -209,6 +226,8 @@ pub async fn run(path: &Path, stop: impl Future<Output = &'static str>) -> anyho
         let trial_ends = daemon.trial.as_ref().map(|trial| trial.deadline);
         let held_look = daemon.held_look;
         let patience_ends = daemon.patience.ends();
+        let feed_at = supervisor.feed();
+        let overdue = daemon.collectors.ends();
         tokio::select! {
             reason = &mut stop => break (reason, Ended::Stopped),
             Some(event) = inputs.link.recv() => daemon.on_link(event),
@@ -218,10 +237,15 @@ pub async fn run(path: &Path, stop: impl Future<Output = &'static str>) -> anyho
             Some(asked) = inputs.diagnoses.recv() => daemon.on_diagnosis(asked),
             Some(answer) = inputs.order_answers.recv() => daemon.on_order_answer(answer),
             Some(ended) = inputs.actions.recv() => daemon.on_action(ended),
+            Some(found) = inputs.found.recv() => daemon.on_found(found),
             () = at(reconnect_at) => daemon.connect(),
             () = at(trial_ends) => daemon.end_trial(),
             () = at(patience_ends) => daemon.lose_patience(),
             () = at(held_look) => daemon.look_after_held(),
+            Some(health) = inputs.health.recv() => daemon.on_health(health),
+            () = at(overdue) => daemon.collectors.replace(),
+            () = at(feed_at) => {}
+            () = tokio::task::yield_now(), if daemon.has_unheard() => {}
             () = sleep_until(look_at) => {
                 look_at = Instant::now() + interval;
                 daemon.look();
@@ -243,7 +267,7 @@ impl Daemon {
     fn open(config: Config, config_path: &Path) -> anyhow::Result<(Self, Inputs)> {
         let state = config.paths.state.clone();
         let device = &config.device;
-        let now = Timestamp::now();
+        let proven_store = proven::open(&state);
         let identity = Identity::open(&state, &device.id)?;
         let origin = origin(&config.broker.prefix, &device.id);
         let (log, findings) =
@@ -253,9 +277,10 @@ impl Daemon {
             warn!(?finding, "the audit log");
         }
         let audit = Audit::new(log);
-        let (commands, finding) = CommandJournal::open(&state, now).context("the store of commands")?;
+        let (commands, finding) =
+            CommandJournal::open(&state, proven::watermark()).context("the store of commands")?;
         let (numbers, other_finding) =
-            Numbers::open(&state, &device.id, now).context("the session counter")?;
+            Numbers::open(&state, &device.id, Timestamp::now()).context("the session counter")?;
         let daily_bytes = config.outbox.max_flash_bytes_per_day;
         let (kept, kept_finding) =
             kept::KeptOutbox::open(&state, daily_bytes, boot_id(), since_boot()).context("the outbox")?;
@@ -285,6 +310,8 @@ impl Daemon {
         let (diagnoses, diagnoses_in) = mpsc::channel(4);
         let (order_answers, order_answers_in) = mpsc::channel(4);
         let (actions, actions_in) = mpsc::channel(4);
+        let (collectors, health) = Collectors::new();
+        let (found, found_in) = mpsc::channel(4);
         let (asks, asks_in) = mpsc::channel(16);
         let (news_sender, news) = mpsc::channel(16);
         let updater_events = Store::new(state.join("updater-events.json"), "updater_events", 1, 4096);
@@ -319,7 +346,7 @@ impl Daemon {
             reload: false,
             operators: None,
             profiles: BTreeMap::new(),
-            collectors: Collectors::new(),
+            collectors,
             health: None,
             update: None,
             update_published: None,
@@ -332,12 +359,18 @@ impl Daemon {
             trial_looked: None,
             contact: Contact::default(),
             link: LinkState::default(),
+            hearing: Hearing::default(),
             connection: None,
             reconnect_at: Some(Instant::now()),
             nonce: String::new(),
             digested: None,
             command_flood: Flood::new(REFUSALS.0, REFUSALS.1),
             local_flood: Flood::new(REFUSALS.0, REFUSALS.1),
+            witnessed: None,
+            proven_store,
+            handed_over: None,
+            proving: false,
+            found,
             repeats: Repeats::default(),
             started: Instant::now(),
             link_events,
@@ -355,6 +388,8 @@ impl Daemon {
             diagnoses: diagnoses_in,
             order_answers: order_answers_in,
             actions: actions_in,
+            found: found_in,
+            health,
         };
         Ok((daemon, inputs))
     }
@@ -371,9 +406,10 @@ impl Daemon {
         self.set_contact(|contact| contact.ready = true);
     }
 
-    /// Whether the clock is behind what signatures say the time is at least.
+    /// Whether the clock is behind what signatures say the time is at least, or nothing is known of the time but by it. What
+    /// was known once is not forgotten when the updater goes away.
     fn is_clock_doubtful(&self) -> bool {
-        self.update.as_ref().is_some_and(|status| status.trust.clock_behind)
+        proven::is_clock_doubtful()
     }
 
     /// Time since the daemon started: for whatever only compares.
@@ -403,6 +439,7 @@ impl Daemon {
     /// In a quiet moment: what was put off is brought to the disk.
     fn settle(&mut self) {
         self.audit.seal();
+        self.hand_over_checkpoint();
         if let Err(error) = self.commands.settle() {
             warn!(%error, "the store of commands is written later");
         }

@@ -11,8 +11,9 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use vigil_protocol::limits;
-use vigil_protocol::state::{Config as ConfigState, Digest, Message, Presence, PresenceStatus};
+use vigil_protocol::state::{Config as ConfigState, Digest, Health, Message, Presence, PresenceStatus};
 use vigil_protocol::topic::{IncidentId, StateTopic};
+use vigil_text::Sentence;
 
 use super::{Daemon, LinkState, random, random_share};
 use crate::audit::Outcome;
@@ -143,6 +144,7 @@ impl Daemon {
                     elsewhere: self.link.elsewhere.take(),
                     ..LinkState::default()
                 };
+                self.hearing.on_connected(session, self.elapsed());
                 self.nonce = format!("{:016x}", random());
                 self.digested = None;
                 self.publish_presence(PresenceStatus::Online);
@@ -168,9 +170,12 @@ impl Daemon {
             LinkEvent::Declined { reason } => {
                 // Not again on this connection. A final answer stays undelivered, and is said on the next.
                 self.patience.answered();
-                let _ = self.outbox.acknowledged();
-                warn!(reason, "not taken");
-                self.link.last_error = Some(reason);
+                self.outbox.refused();
+                let reason = Sentence::new(&reason);
+                if self.hearing.on_refused(&reason) {
+                    warn!(%reason, "the broker refused a publication");
+                }
+                self.link.last_error = Some(reason.into_string());
             }
             LinkEvent::Closed { reason, ending } => self.on_closed(&reason, ending),
         }
@@ -220,6 +225,10 @@ impl Daemon {
                 self.fallback.learn(Verdict::Silence);
                 Next::Soon
             }
+            Ending::TakenOver => {
+                self.hearing.on_taken_over(self.elapsed());
+                Next::Late
+            }
             Ending::OtherVersion if self.fallback.learn(Verdict::Unknown) => Next::AtOnce,
             Ending::OtherVersion => {
                 reason += "; see broker.mqtt_version";
@@ -252,10 +261,12 @@ impl Daemon {
         if payload.len() > limits::PAYLOAD_BYTES {
             return;
         }
-        let ours = serde_json::from_slice::<Message<Presence>>(payload).is_ok_and(|message| {
-            message.body.status == PresenceStatus::Online && message.body.session == self.numbers.session()
-        });
-        if !ours {
+        let online = serde_json::from_slice::<Message<Presence>>(payload)
+            .ok()
+            .filter(|message| message.body.status == PresenceStatus::Online)
+            .map(|message| message.body.session);
+        self.hearing.on_presence(online, self.elapsed());
+        if online != Some(self.numbers.session()) {
             self.outbox.assert_again(StateTopic::Presence);
         }
     }
@@ -328,13 +339,18 @@ impl Daemon {
     pub(super) fn look(&mut self) {
         // Before there is a newer one: what waits since the last look is not taken by the broker.
         self.keep(true);
-        let health = self.collectors.snapshot();
+        self.collectors.ask();
+        self.tell_untold();
+        self.settle();
+    }
+
+    /// What a look at the machine has found.
+    pub(super) fn on_health(&mut self, result: (u64, Health)) {
+        let Some(health) = self.collectors.take(result) else { return };
         self.health = Some(health.clone());
         if let Some(health) = self.reporter.on_snapshot(self.elapsed(), health) {
             self.publish(StateTopic::Health, health);
         }
-        self.tell_untold();
-        self.settle();
     }
 
     fn publish<B: Serialize>(&mut self, topic: StateTopic, body: B) {

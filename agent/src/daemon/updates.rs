@@ -11,6 +11,7 @@ use vigil_wire::{Event, State, UpdateStatus};
 
 use super::{AskedBy, Daemon, OrderAnswer};
 use crate::audit::Outcome;
+use crate::proven;
 use crate::store::{Loaded, Store};
 use crate::update::{ClientError, News};
 
@@ -44,6 +45,7 @@ impl Daemon {
                 warn!(why, "the repository's metadata was refused or could not be fetched");
                 self.record_repeated("refresh.failed", &why);
             }
+            News::Witnessed(note) => self.on_witnessed(note),
             News::Refreshed => {
                 self.repeats.is_over("refresh.failed");
             }
@@ -52,6 +54,9 @@ impl Daemon {
 
     fn on_update_status(&mut self, status: UpdateStatus) {
         let first = self.update.is_none();
+        if let Some(at) = status.trust.proven_at {
+            proven::on_proven(&self.proven_store, at);
+        }
         self.follow_install(&status, first);
         // The release on trial needs to know whether the room has a network at all.
         let waits_for_contact = status.state == State::Good;
@@ -172,6 +177,9 @@ impl Daemon {
         for event in events {
             let detail =
                 json!({ "number": event.number, "message": event.message, "at_seconds": event.at_seconds });
+            if event.kind == "witness.forgotten" {
+                self.witnessed = Some(Ok(()));
+            }
             let outcome = match event.kind.as_str() {
                 "install.refused" | "control.refused" | "peer.refused" | "metadata.refused" => {
                     Outcome::Refused

@@ -4,10 +4,11 @@ pub mod collect;
 mod inventory;
 mod mounts;
 pub mod snapshot;
+mod worker;
 
-pub use collect::Collectors;
 pub use inventory::inventory;
 pub use snapshot::Reporter;
+pub use worker::Collectors;
 
 /// A name from the kernel has at most so many characters in a message.
 const NAME_CHARS: usize = 64;

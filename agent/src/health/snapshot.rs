@@ -39,6 +39,7 @@ fn differs(bands: &Deadbands, last: &Health, new: &Health) -> bool {
         || disks(bands, last, new)
         || interfaces(last, new)
         || temperatures(bands, last, new)
+        || last.missing != new.missing
 }
 
 fn cpu(bands: &Deadbands, last: &Health, new: &Health) -> bool {
@@ -125,6 +126,7 @@ mod tests {
                 celsius: 60.0,
                 critical_celsius: Some(62.0),
             }],
+            missing: Vec::new(),
         }
     }
 
@@ -166,6 +168,7 @@ mod tests {
         assert!(reports(|health| health.interfaces[0].state = "down".to_owned()));
         assert!(reports(|health| health.interfaces[0].name = "eth1".to_owned()));
         assert!(reports(|health| health.temperatures.clear()));
+        assert!(reports(|health| health.missing.push("disks".to_owned())));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What became of every message: produced = acknowledged + compacted + dropped + waiting, at any time, also across a
+//! What became of every message: produced = acknowledged + refused + compacted + dropped + waiting, at any time, also across a
 //! kill. Pure; whoever owns one writes it where it outlives the process (on a file system in memory: a restart of the
 //! machine begins a new account, and costs the flash nothing).
 
@@ -12,6 +12,8 @@ pub struct Account {
     pub produced: u64,
     /// Those that the broker has acknowledged.
     pub acknowledged: u64,
+    /// Those that the broker did not take: its access list, a quota.
+    pub refused: u64,
     /// Those that a newer message about the same thing replaced before they were sent.
     pub compacted: u64,
     /// Those that were given up because too many waited.
@@ -30,6 +32,7 @@ impl Account {
     /// Messages that were made, and of which nothing else has become.
     pub fn waiting(&self) -> u64 {
         let gone = self.acknowledged
+            + self.refused
             + self.compacted
             + self.dropped_full
             + self.dropped_too_large

@@ -8,7 +8,7 @@ use vigil_protocol::topic::StateTopic;
 
 use super::flash::Priority;
 use super::keeper::Waits;
-use super::ledger::Ledger;
+use super::ledger::{Account, Ledger};
 
 /// Messages that wait at most, and their bytes; final answers are durable elsewhere, so what is dropped of them here is
 /// said again after the next connection.
@@ -264,18 +264,22 @@ impl Outbox {
 
     /// The broker has what was under way. Returns the id of a command whose final answer it was.
     pub fn acknowledged(&mut self) -> Option<String> {
+        self.settled(|account| &mut account.acknowledged)
+    }
+
+    /// The broker does not take what was under way: it is not said again on this connection, and counts as refused.
+    pub fn refused(&mut self) {
+        let _ = self.settled(|account| &mut account.refused);
+    }
+
+    fn settled(&mut self, entry: impl Fn(&mut Account) -> &mut u64) -> Option<String> {
         match self.in_flight.take()?.what {
             What::State(topic, seq) => {
                 if let Some(state) = self.states.get_mut(&topic) {
                     state.acknowledged = state.acknowledged.max(seq);
                     if state.seq == seq {
                         let account = &mut self.ledger.states;
-                        let count = if state.was_acknowledged {
-                            &mut account.repeated
-                        } else {
-                            &mut account.acknowledged
-                        };
-                        *count += 1;
+                        *if state.was_acknowledged { &mut account.repeated } else { entry(account) } += 1;
                         state.was_acknowledged = true;
                     }
                     // An older one was counted as replaced when the newer one came.
@@ -286,7 +290,7 @@ impl Outbox {
                 if let Some(message) = self.messages.pop_front() {
                     self.message_bytes -= message.payload.len();
                     let account = &mut self.ledger.messages;
-                    *if message.is_repeated { &mut account.repeated } else { &mut account.acknowledged } += 1;
+                    *if message.is_repeated { &mut account.repeated } else { entry(account) } += 1;
                 }
                 is_final.then_some(id)
             }
@@ -386,6 +390,24 @@ mod tests {
         outbox.connected(false, None);
         assert_eq!(drain(&mut outbox), ["presence=p", "result/1=r", "health=h", "digest=d"]);
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_the_broker_refuses_has_an_account_of_its_own_and_is_not_said_again_on_this_connection() {
+        let mut outbox = outbox();
+        outbox.connected(false, None);
+        for _ in 0..4 {
+            outbox.next(name).unwrap();
+            outbox.refused();
+        }
+        assert_eq!(outbox.next(name), None);
+        let Ledger { states, messages } = outbox.ledger();
+        assert_eq!((states.refused, states.acknowledged, states.waiting()), (3, 0, 0));
+        assert_eq!((messages.refused, messages.acknowledged, messages.waiting()), (1, 0, 0));
+        outbox.disconnected();
+        outbox.connected(false, None);
+        assert_eq!(drain(&mut outbox).len(), 3, "the state is said again on the next");
+        assert_eq!(outbox.ledger().states.repeated, 3);
     }
 
     #[test]

@@ -130,6 +130,11 @@ impl Updater {
         self.ask(&Request::Control { control, envelope }, &[]).map(drop)
     }
 
+    /// Has the updater forget the audit log's checkpoint, as root who has looked into what became of the log.
+    pub fn forget_witness(&mut self) -> Result<(), UpdaterError> {
+        self.ask(&Request::ForgetWitness, &[]).map(drop)
+    }
+
     /// Installs from a directory until the updater restarts the device, or gives up. `watch` sees every change.
     pub fn install(
         &mut self,
@@ -220,6 +225,7 @@ impl Updater {
             offset: need.offset + offset,
             fetch,
             trouble,
+            passed_over: 0,
         };
         let trouble = |error: &io::Error| Some(Trouble { range: false, message: error.to_string().into() });
         let file = match open(from, &need.path) {

@@ -32,6 +32,9 @@ pub enum FetchError {
     /// The connection.
     #[error("{0}: {1}")]
     Connection(String, String),
+    /// Too little came for too long.
+    #[error("{0}: less than 16 KiB a second came for a minute")]
+    Slow(String),
     /// Bytes from another place than asked for.
     #[error("{0}: the server sends another range than was asked for")]
     Range(String),
@@ -45,6 +48,8 @@ pub struct Fetcher {
     tls: Option<Arc<ClientConfig>>,
     stall: Duration,
     connection: Option<SendRequest<Empty<Bytes>>>,
+    /// A file that a server sends as a whole whatever range is asked for: it is read once, in order.
+    open: Option<Download>,
 }
 
 /// A file as it comes.
@@ -52,7 +57,32 @@ pub struct Download {
     path: String,
     body: Incoming,
     stall: Duration,
-    skip: u64,
+    /// Where in the file the next byte of the body is, and from where on they are wanted.
+    position: u64,
+    from: u64,
+    /// The server sends the whole file instead of the range that was asked for.
+    is_whole: bool,
+    /// What was read and not used.
+    left: Bytes,
+}
+
+/// A part of what comes.
+#[derive(Debug)]
+pub enum Piece {
+    /// So many bytes before what is wanted.
+    PassedOver(u64),
+    /// Bytes that are wanted.
+    Bytes(Bytes),
+}
+
+impl Piece {
+    /// How many came.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::PassedOver(bytes) => *bytes,
+            Self::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
 }
 
 impl Fetcher {
@@ -60,7 +90,7 @@ impl Fetcher {
     pub fn new(bases: Vec<Url>, ca_file: Option<&Path>, stall: Duration) -> std::io::Result<Self> {
         let has_tls = bases.iter().any(|base| base.scheme() == "https");
         let tls = if has_tls { Some(crate::tls::client(ca_file, None)?) } else { None };
-        Ok(Self { bases, current: 0, tls, stall, connection: None })
+        Ok(Self { bases, current: 0, tls, stall, connection: None, open: None })
     }
 
     /// What is asked first has not served well: the next one is, from now on.
@@ -72,6 +102,7 @@ impl Fetcher {
         if base != self.current {
             self.current = base;
             self.connection = None;
+            self.open = None;
         }
     }
 
@@ -83,6 +114,10 @@ impl Fetcher {
         offset: u64,
         length: Option<u64>,
     ) -> Result<Download, FetchError> {
+        if let Some(mut open) = self.open.take().filter(|open| open.path == path && open.position <= offset) {
+            open.from = offset;
+            return Ok(open);
+        }
         let mut result = self.get_from_current(path, offset, length).await;
         let mut told = self.current;
         for _ in 1..self.bases.len() {
@@ -134,8 +169,19 @@ impl Fetcher {
             }
         };
         self.connection = Some(connection);
-        let skip = judge(path, &response, offset)?;
-        Ok(Download { path: path.to_owned(), body: response.into_body(), stall: self.stall, skip })
+        let position = judge(path, &response, offset)?;
+        let is_whole = response.status() == StatusCode::OK && (offset > 0 || length.is_some());
+        if is_whole {
+            // Nothing else comes on this connection before all of the file has.
+            self.connection = None;
+        }
+        let (path, body, stall) = (path.to_owned(), response.into_body(), self.stall);
+        Ok(Download { path, body, stall, position, from: offset, is_whole, left: Bytes::new() })
+    }
+
+    /// Keeps what is left of a whole file for the next range that is asked for.
+    pub fn keep(&mut self, download: Download) {
+        self.open = Some(download).filter(|download| download.is_whole);
     }
 
     fn stalled(&self, path: &str) -> FetchError {
@@ -181,16 +227,16 @@ impl Fetcher {
     }
 }
 
-/// Whether the answer is what was asked for, and how many bytes to pass over: a server or proxy that ignores ranges
-/// sends the file from its beginning.
+/// Whether the answer is what was asked for, and where in the file it begins: a server or proxy that ignores ranges sends
+/// the file from its beginning.
 fn judge(path: &str, response: &Response<Incoming>, offset: u64) -> Result<u64, FetchError> {
     match response.status() {
-        StatusCode::OK => Ok(offset),
+        StatusCode::OK => Ok(0),
         StatusCode::PARTIAL_CONTENT => {
             let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
             let start =
                 range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-')?.0.parse::<u64>().ok());
-            if start == Some(offset) { Ok(0) } else { Err(FetchError::Range(path.to_owned())) }
+            if start == Some(offset) { Ok(offset) } else { Err(FetchError::Range(path.to_owned())) }
         }
         status @ (StatusCode::NOT_FOUND | StatusCode::FORBIDDEN) => {
             Err(FetchError::Missing(path.to_owned(), status))
@@ -200,26 +246,44 @@ fn judge(path: &str, response: &Response<Incoming>, offset: u64) -> Result<u64, 
 }
 
 impl Download {
-    /// The next bytes; none at the end.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, FetchError> {
+    /// Whether the server sends the whole file instead of a range of it.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Takes back what was read and is not wanted now.
+    pub fn give_back(&mut self, bytes: Bytes) {
+        self.position -= bytes.len() as u64;
+        self.left = bytes;
+    }
+
+    /// The next part; none at the end.
+    pub async fn piece(&mut self) -> Result<Option<Piece>, FetchError> {
         loop {
-            let frame = timeout(self.stall, self.body.frame())
-                .await
-                .map_err(|_| FetchError::Stalled(self.path.clone(), self.stall.as_secs()))?;
-            let mut bytes = match frame {
-                None => return Ok(None),
-                Some(Err(error)) => return Err(FetchError::Connection(self.path.clone(), error.to_string())),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) => bytes,
-                    Err(_) => continue,
-                },
-            };
-            let skipped = self.skip.min(bytes.len() as u64);
-            self.skip -= skipped;
-            let bytes = bytes.split_off(skipped as usize);
-            if !bytes.is_empty() {
-                return Ok(Some(bytes));
+            let mut bytes = std::mem::take(&mut self.left);
+            if bytes.is_empty() {
+                let frame = timeout(self.stall, self.body.frame())
+                    .await
+                    .map_err(|_| FetchError::Stalled(self.path.clone(), self.stall.as_secs()))?;
+                match frame {
+                    None => return Ok(None),
+                    Some(Err(error)) => {
+                        return Err(FetchError::Connection(self.path.clone(), error.to_string()));
+                    }
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) if !data.is_empty() => bytes = data,
+                        _ => continue,
+                    },
+                }
             }
+            let before = self.from.saturating_sub(self.position).min(bytes.len() as u64);
+            if before > 0 {
+                self.left = bytes.split_off(before as usize);
+                self.position += before;
+                return Ok(Some(Piece::PassedOver(before)));
+            }
+            self.position += bytes.len() as u64;
+            return Ok(Some(Piece::Bytes(bytes)));
         }
     }
 }

@@ -3,6 +3,7 @@
 mod client;
 mod courier;
 mod fetch;
+mod pace;
 mod rate;
 
 pub use client::{Client, ClientError};

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use vigil_protocol::envelope::{DIGEST_TYPE, Envelope};
 use vigil_protocol::keys::{PublicKey, sha256_hex};
@@ -77,6 +78,9 @@ pub struct Report {
     /// The size of the audit log, if its checkpoint's signature is the device's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_size: Option<u64>,
+    /// Its root, lower-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_root: Option<String>,
 }
 
 impl Report {
@@ -102,8 +106,17 @@ impl Report {
         }
     }
 
-    /// Holds the report against what an earlier check saw: neither digest nor audit log ever goes back.
-    pub fn hold_against(&mut self, seen_seq: u64, seen_audit_size: u64) {
+    /// Holds the report against what an earlier check saw: neither digest nor audit log ever goes back, and the same number of
+    /// entries has the same root.
+    pub fn hold_against(&mut self, seen_seq: u64, seen_audit_size: u64, seen_audit_root: Option<&str>) {
+        if let Some(root) = seen_audit_root
+            && self.audit_size == Some(seen_audit_size)
+            && self.audit_root.as_deref() != Some(root)
+        {
+            self.disbelieve_audit(
+                "its entries are not those that an earlier check saw: the log was rewritten",
+            );
+        }
         let found = [
             ("digest", self.digest.as_ref().map(|digest| digest.seq), seen_seq),
             ("audit", self.audit_size, seen_audit_size),
@@ -114,8 +127,35 @@ impl Report {
                 && now < seen
             {
                 row.outcome = Outcome::Stale;
-                row.note = format!("is at {now}; an earlier check saw {seen}");
+                row.note = if topic == "audit" {
+                    format!(
+                        "has {now} entries; an earlier check saw {seen}: the log was deleted, or put back to an old copy"
+                    )
+                } else {
+                    format!("is at {now}; an earlier check saw {seen}")
+                };
             }
+        }
+    }
+
+    /// Whether the audit log has grown since a check saw it with `size` entries: then only a proof shows that it is still that
+    /// log.
+    pub fn has_grown_since(&self, size: u64) -> bool {
+        size > 0 && self.audit_size.is_some_and(|now| now > size)
+    }
+
+    /// The audit log is not the one that was seen before.
+    pub fn disbelieve_audit(&mut self, note: &str) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.topic == "audit") {
+            row.outcome = Outcome::Forged;
+            note.clone_into(&mut row.note);
+        }
+    }
+
+    /// What is known of the audit log besides.
+    pub fn note_audit(&mut self, note: &str) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.topic == "audit") {
+            row.note = format!("{}; {note}", row.note);
         }
     }
 }
@@ -134,7 +174,13 @@ struct PresenceHead {
 
 /// Checks the `retained` payloads of a device, by the last levels of their topics, against the digest among them.
 pub fn check(prefix: &str, device: &str, key: &PublicKey, retained: &BTreeMap<String, Vec<u8>>) -> Report {
-    let mut report = Report { device: device.to_owned(), rows: Vec::new(), digest: None, audit_size: None };
+    let mut report = Report {
+        device: device.to_owned(),
+        rows: Vec::new(),
+        digest: None,
+        audit_size: None,
+        audit_root: None,
+    };
     let digest = match read_digest(device, key, retained.get(StateTopic::Digest.level()).map(Vec::as_slice)) {
         Ok(digest) => digest,
         Err((outcome, note)) => {
@@ -166,6 +212,7 @@ pub fn check(prefix: &str, device: &str, key: &PublicKey, retained: &BTreeMap<St
     let audit = match Checkpoint::verify(&digest.checkpoint, &origin, key) {
         Ok(checkpoint) => {
             report.audit_size = Some(checkpoint.size);
+            report.audit_root = Some(HEXLOWER.encode(&checkpoint.root));
             Row::new("audit", Outcome::Ok, format!("checkpoint over {} entries", checkpoint.size))
         }
         Err(error) => Row::new("audit", Outcome::Forged, error.to_string()),

@@ -189,11 +189,31 @@ fn a_checkpoint_by_another_key_or_of_another_log_is_forged() {
 #[test]
 fn neither_digest_nor_log_goes_back_behind_an_earlier_check() {
     let mut report = judge(&healthy());
-    report.hold_against(20, 42);
+    report.hold_against(20, 42, None);
     assert!(report.is_fine());
-    report.hold_against(21, 43);
+    report.hold_against(21, 43, None);
     let stale: Vec<_> = report.rows.iter().filter(|row| row.outcome == Outcome::Stale).collect();
     assert_eq!(stale.len(), 2, "{report:?}");
+}
+
+#[test]
+fn an_audit_log_that_was_deleted_rewritten_or_put_back_is_named() {
+    let other = "ab".repeat(32);
+    let told = |size: u64, root: Option<&str>| {
+        let mut report = judge(&healthy());
+        report.hold_against(1, size, root);
+        let row = report.rows.iter().find(|row| row.topic == "audit").unwrap();
+        (row.outcome, row.note.clone())
+    };
+    let own = judge(&healthy()).audit_root.unwrap();
+    assert_eq!(told(42, Some(&own)).0, Outcome::Ok);
+    let (outcome, note) = told(42, Some(&other));
+    assert!(outcome == Outcome::Forged && note.contains("was rewritten"), "{note}");
+    let (outcome, note) = told(43, Some(&other));
+    assert!(outcome == Outcome::Stale && note.contains("put back to an old copy"), "{note}");
+    // Grown past it, only a proof tells.
+    let report = judge(&healthy());
+    assert!(report.has_grown_since(41) && !report.has_grown_since(42) && !report.has_grown_since(0));
 }
 
 #[test]

@@ -198,7 +198,7 @@ mod tests {
         journal.state = State::Good;
         journal.confirmed = None;
         let mut engine = start(journal, "B", 1, LastBoot::default());
-        let _ = engine.on(at(HOUR), Event::Authentic);
+        let _ = engine.on(at(Duration::from_secs(60)), Event::Authentic);
         assert_eq!(engine.journal().state, State::Confirmed);
     }
 }

@@ -279,6 +279,15 @@ impl Updater {
         }
     }
 
+    /// Counts what came and was of no use, of the frames that are being fetched.
+    pub(super) fn count_passed_over(&mut self, bytes: u64) {
+        if bytes > 0
+            && self.courier.open.as_ref().is_some_and(|open| matches!(open.what, What::Frames { .. }))
+        {
+            self.count(|outcome| outcome.fetch_bytes += bytes);
+        }
+    }
+
     fn missing(&mut self, open: &Open, trouble: Option<&Trouble>) -> io::Result<Response> {
         if let What::Trust(document @ Document::Metadata(request)) = &open.what
             && request.role == Role::Root

@@ -102,6 +102,7 @@ impl Degraded {
             Request::Status => Response::Status(Box::new(self.status())),
             Request::Follow { .. } | Request::Contact(_) => Response::Done,
             Request::Next => Response::Idle,
+            Request::Witnessed => Response::Witnessed { note: None },
             Request::Events { .. } => Response::Events { events: Vec::new() },
             _ => refused("degraded", &format!("the updater's state cannot be used: {}", self.reason)),
         }

@@ -38,6 +38,7 @@ use crate::release::Decoder;
 use crate::slot::{Flusher, Part};
 use crate::stash::Stash;
 use crate::trust::Trust;
+use crate::witness::Witness;
 
 /// Everything that `vigil-updaterd` holds.
 pub struct Updater {
@@ -50,6 +51,7 @@ pub struct Updater {
     repeats: Repeats,
     trust: Trust,
     stash: Stash,
+    witness: Witness,
     boot: Box<dyn BootControl>,
     /// The damage to the boot variables that was told last.
     boot_damage: Option<String>,
@@ -164,6 +166,7 @@ impl Updater {
         let (engine, outputs) = Engine::start(config.policy(), journal, floor.value(), boot_of, now);
         let mut updater = Self {
             stash,
+            witness: Witness::open(&config.state),
             config,
             engine,
             journal: journal_file,

@@ -68,10 +68,21 @@ impl Updater {
             }
             Request::Claim => Ok(refused("not_permitted", "only root may be the only courier")),
             Request::Next => self.next_need(asker.peer),
-            Request::Feed { need, offset, fetch, trouble } => {
+            Request::Feed { need, offset, fetch, trouble, passed_over } => {
+                self.count_passed_over(passed_over);
                 self.feed(asker.peer, need, offset, fetch, trouble.as_ref(), blob)
             }
             Request::Contact(contact) => self.tell(now(), Event::Contact(contact)).map(|()| Response::Done),
+            Request::Witness { note } => self.witness.take(note, now().boot).map(|taken| match taken {
+                Ok(()) => Response::Done,
+                Err(why) => refused("witness", &why.to_string()),
+            }),
+            Request::Witnessed => Ok(Response::Witnessed { note: self.witness.note().map(str::to_owned) }),
+            Request::ForgetWitness if asker.is_root => self.witness.forget().map(|()| {
+                self.note("witness.forgotten", "root has said that the audit log begins anew");
+                Response::Done
+            }),
+            Request::ForgetWitness => Ok(refused("not_permitted", "only root at the device may do this")),
             Request::Events { after } => {
                 self.events.after(after, EVENTS_PAGE).map(|events| Response::Events { events })
             }

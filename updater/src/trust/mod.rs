@@ -277,6 +277,7 @@ impl Trust {
             refreshed_at: self.refreshed_at.map(Timestamp::as_second),
             fresh_until: self.set.expires(Role::Timestamp).map(Timestamp::as_second),
             frozen: self.set.expires(Role::Timestamp).is_some_and(|expires| expires <= wall),
+            proven_at: Some(self.proven(now).as_second()).filter(|at| *at > 0),
             clock_behind: wall.duration_since(now.wall) > CLOCK_TOLERANCE,
             operators_expired: self.operators.as_ref().is_some_and(|list| list.expires <= wall),
         }

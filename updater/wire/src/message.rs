@@ -68,14 +68,32 @@ pub enum Request {
         /// With [`Fetch::Failed`] and [`Fetch::Missing`]: what went wrong, as far as the courier knows.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trouble: Option<Trouble>,
+        /// Bytes that came before the blob's and are of no use: a server that knows no ranges sends a file from its
+        /// beginning. They are counted.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        passed_over: u64,
     },
     /// The courier's contact with the world, as evidence for the trial. It decides nothing on its own.
     Contact(Contact),
+    /// Keep this signed checkpoint of the audit log: the newest one, so that a log which begins anew or is shorter shows.
+    Witness {
+        /// The checkpoint.
+        note: String,
+    },
+    /// The checkpoint that is kept: answered by [`Response::Witnessed`].
+    Witnessed,
+    /// Forget the checkpoint that is kept: for root, who has looked into what became of the log.
+    ForgetWitness,
     /// Events after the one numbered `after`, oldest first, a page at most.
     Events {
         /// The last number the peer has.
         after: u64,
     },
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Request {
@@ -173,6 +191,11 @@ pub enum Response {
     Idle,
     /// To `Feed`: go on with the same file.
     Continue,
+    /// To `Witnessed`.
+    Witnessed {
+        /// The newest checkpoint that was handed over, if any was.
+        note: Option<String>,
+    },
     /// To `Events`.
     Events {
         /// Oldest first.
@@ -199,6 +222,7 @@ impl Response {
             Self::Working => "working",
             Self::Idle => "idle",
             Self::Continue => "continue",
+            Self::Witnessed { .. } => "witnessed",
             Self::Events { .. } => "events",
             Self::Refused { .. } => "refused",
         }
@@ -335,6 +359,8 @@ pub struct TrustStatus {
     pub fresh_until: Option<i64>,
     /// Whether it has expired: somebody withholds what is newer, or the repository is not tended.
     pub frozen: bool,
+    /// What time it is at least by signatures and the time since them, in seconds since 1970; none when nothing is known.
+    pub proven_at: Option<i64>,
     /// Whether the clock is behind what signatures say the time is at least.
     pub clock_behind: bool,
     /// Whether the operators list has expired: only `observe` is allowed.

@@ -10,43 +10,25 @@ mod uptime;
 
 use vigil_protocol::state::Health;
 
+use super::worker::Named;
+
 /// Looks at one thing. What cannot be seen is left out of the snapshot, never guessed.
 pub trait Collector: Send {
     /// Adds what it sees.
     fn collect(&mut self, health: &mut Health);
 }
 
-/// All collectors, with what they must remember between two snapshots.
-pub struct Collectors(Vec<Box<dyn Collector>>);
-
-impl Collectors {
-    /// The list.
-    pub fn new() -> Self {
-        Self(vec![
-            Box::new(cpu::Cpu::new()),
-            Box::new(load::Load),
-            Box::new(memory::Memory::new()),
-            Box::new(uptime::Uptime),
-            Box::new(disks::Disks),
-            Box::new(interfaces::Interfaces::new()),
-            Box::new(temperatures::Temperatures::new()),
-        ])
-    }
-
-    /// Asks every collector. Blocks for a few milliseconds of file reads.
-    pub fn snapshot(&mut self) -> Health {
-        let mut health = Health::default();
-        for collector in &mut self.0 {
-            collector.collect(&mut health);
-        }
-        health
-    }
-}
-
-impl Default for Collectors {
-    fn default() -> Self {
-        Self::new()
-    }
+/// All collectors, each by the name under which it is reported missing.
+pub(super) fn all() -> Vec<Named> {
+    vec![
+        ("cpu", Box::new(cpu::Cpu::new())),
+        ("load", Box::new(load::Load)),
+        ("memory", Box::new(memory::Memory::new())),
+        ("uptime", Box::new(uptime::Uptime)),
+        ("disks", Box::new(disks::Disks)),
+        ("interfaces", Box::new(interfaces::Interfaces::new())),
+        ("temperatures", Box::new(temperatures::Temperatures::new())),
+    ]
 }
 
 #[cfg(test)]
@@ -55,9 +37,14 @@ mod tests {
 
     #[test]
     fn this_machine_has_a_plausible_snapshot() {
-        let mut collectors = Collectors::new();
-        assert_eq!(collectors.snapshot().cpu_permille, None, "a share of no time means nothing");
-        let health = collectors.snapshot();
+        let mut collectors = all();
+        let mut snapshot = || {
+            let mut health = Health::default();
+            collectors.iter_mut().for_each(|(_, collector)| collector.collect(&mut health));
+            health
+        };
+        assert_eq!(snapshot().cpu_permille, None, "a share of no time means nothing");
+        let health = snapshot();
         assert!(health.memory_used_bytes.unwrap() > 0);
         assert!(health.memory_available_bytes.unwrap() > 0);
         assert!(health.uptime_seconds.unwrap() > 0);

@@ -246,7 +246,7 @@ fn a_refusal_says_how_long_to_wait() {
     }
     for (code, wanted) in [
         (0x89, Ending::Lasting),
-        (0x8e, Ending::Lasting),
+        (0x8e, Ending::TakenOver),
         (0x97, Ending::Lasting),
         (0x00, Ending::Passing),
         (0x8b, Ending::Passing),

@@ -77,6 +77,8 @@ pub enum Ending {
     Silence,
     /// The broker does not speak this version.
     OtherVersion,
+    /// Another client has come with our id.
+    TakenOver,
     /// The broker sends us to another one.
     Elsewhere(Reference),
 }

@@ -215,6 +215,7 @@ fn disconnected(disconnect: &Disconnect) -> Refusal {
     let ending = match disconnect.reason_code {
         Code::UseAnotherServer => Ending::Elsewhere(Reference { servers: servers(), is_lasting: false }),
         Code::ServerMoved => Ending::Elsewhere(Reference { servers: servers(), is_lasting: true }),
+        Code::SessionTakenOver => Ending::TakenOver,
         Code::NormalDisconnection
         | Code::DisconnectWithWillMessage
         | Code::UnspecifiedError

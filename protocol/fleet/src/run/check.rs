@@ -5,11 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use vigil_protocol::command::{Kind, Target};
 use vigil_protocol::keys::PublicKey;
+use vigil_protocol::merkle::is_consistent;
+use vigil_protocol::note::Checkpoint;
 use vigil_protocol::topic::{self, StateTopic, Topics};
 
+use super::follow::follow;
 use super::{Context, drain};
 use crate::check::{Outcome, Report};
 use crate::failure::Failure;
@@ -17,6 +22,10 @@ use crate::known::{Known, KnownDevices};
 use crate::link::Link;
 use crate::order;
 use crate::text::{self, Tone, line, table};
+
+/// How long the request for a proof is valid, and how long its answer may take.
+const PROOF_LIFETIME: Duration = Duration::from_secs(120);
+const PROOF_WAIT: Duration = Duration::from_secs(30);
 
 /// Whom to check, and by which key.
 #[derive(Args)]
@@ -63,22 +72,78 @@ pub async fn check(context: &Context, check: &Check) -> Result<(), Failure> {
         (None, None) => claimed_key(&retained, check)?,
     };
 
-    let report = watch(&mut link, prefix, check, &key, deadline, &mut retained, |report| {
+    let mut report = watch(&mut link, prefix, check, &key, deadline, &mut retained, |report| {
         if let Some(known) = remembered.as_ref().filter(|known| known.key == key) {
-            report.hold_against(known.digest_seq, known.audit_size);
+            report.hold_against(known.digest_seq, known.audit_size, known.audit_root.as_deref());
         }
     })
     .await?;
+    if let Some(known) = remembered.as_ref().filter(|known| known.key == key)
+        && report.is_fine()
+        && report.has_grown_since(known.audit_size)
+    {
+        prove(context, check, known, &mut report).await?;
+    }
     show(context, &report, remembered.is_none() && given.is_none())?;
     if !report.is_fine() {
         return Err(Failure::Said(1));
     }
     if given.is_none() {
         let digest_seq = report.digest.as_ref().map_or(0, |digest| digest.seq);
-        known
-            .remember(&check.device, Known { key, digest_seq, audit_size: report.audit_size.unwrap_or(0) })?;
+        let (audit_size, audit_root) = (report.audit_size.unwrap_or(0), report.audit_root.clone());
+        known.remember(&check.device, Known { key, digest_seq, audit_size, audit_root })?;
     }
     Ok(())
+}
+
+/// Has the device prove that its audit log is the one that was checked before, and has only grown since: one that was deleted
+/// or rewritten, and has grown past that size, looks like it otherwise.
+async fn prove(context: &Context, check: &Check, known: &Known, report: &mut Report) -> Result<(), Failure> {
+    let Some(root) = known.audit_root.as_deref().and_then(hash) else {
+        report.note_audit("its growth is not proven: the earlier check has pinned no root");
+        return Ok(());
+    };
+    if context.settings.operator_key().is_err() {
+        report.note_audit(
+            "that it only grew is not proven: the device is asked for that with an operator's key (--key)",
+        );
+        return Ok(());
+    }
+    let args = [("audit_from".to_owned(), json!(known.audit_size))].into();
+    let target = Target::Device(check.device.clone());
+    let order = context.sign(Kind::Refresh, args, target, PROOF_LIFETIME, false).await?;
+    let answers =
+        follow(context, &order, check.wait.max(PROOF_WAIT), |answers, _| Ok(answers.finished() >= 1)).await?;
+    let Some(result) = answers.of(&check.device).filter(|result| result.status.is_final()) else {
+        report.note_audit("that it only grew is not proven: the device did not answer in time");
+        return Ok(());
+    };
+    let audit = &result.output["audit"];
+    let prefix = context.settings.prefix()?;
+    let (Some(note), Some(proof)) = (audit["checkpoint"].as_str(), audit["proof"].as_array()) else {
+        let why = text::clean(&result.message, 200);
+        report.note_audit(&format!("that it only grew is not proven: {why}"));
+        return Ok(());
+    };
+    let origin = format!("{prefix}/{}/audit", check.device);
+    let proof: Option<Vec<_>> = proof.iter().take(128).map(|part| part.as_str().and_then(hash)).collect();
+    let is_proven = Checkpoint::verify(note, &origin, &known.key).is_ok_and(|now| {
+        Some(now.size) >= report.audit_size
+            && proof.is_some_and(|proof| is_consistent(known.audit_size, &root, now.size, &now.root, &proof))
+    });
+    if is_proven {
+        report.note_audit(&format!("it has only grown since it had {}", known.audit_size));
+    } else {
+        report.disbelieve_audit(&format!(
+            "is not the log that had {} entries in an earlier check: it was deleted or rewritten, and has grown past that since",
+            known.audit_size
+        ));
+    }
+    Ok(())
+}
+
+fn hash(text: &str) -> Option<[u8; 32]> {
+    HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
 async fn collect(

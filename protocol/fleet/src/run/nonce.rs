@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn a_nonce_is_believed_from_the_pinned_key_and_from_no_digest_that_goes_back() {
         let key = PublicKey::from(SigningKey::from_bytes(&[3; 32]).verifying_key());
-        let pinned = Known { key, digest_seq: 20, audit_size: 0 };
+        let pinned = Known { key, digest_seq: 20, audit_size: 0, audit_root: None };
         let nonce = |payload: Option<&[u8]>| believe("bar-1", &pinned, payload).map(|digest| digest.nonce);
         assert_eq!(nonce(Some(&digest(20, 3))), Ok("fresh".to_owned()));
         assert!(nonce(Some(&digest(20, 4))).unwrap_err().contains("not signed"));

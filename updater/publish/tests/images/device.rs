@@ -272,12 +272,13 @@ impl Device {
 /// Feeds a piece of what was asked for. What is left; none when the updater wants no more of it.
 fn feed(updater: &mut Updater, (need, offset, content): Coming, piece: usize) -> Result<Option<Coming>> {
     let Some(mut content) = content else {
-        updater.ask(Request::Feed { need, offset, fetch: Fetch::Missing, trouble: None }, &[]);
+        updater
+            .ask(Request::Feed { need, offset, fetch: Fetch::Missing, trouble: None, passed_over: 0 }, &[]);
         return Ok(None);
     };
     let rest = content.split_off(piece.min(content.len()));
     let fetch = if rest.is_empty() { Fetch::Last } else { Fetch::More };
-    match updater.ask(Request::Feed { need, offset, fetch, trouble: None }, &content) {
+    match updater.ask(Request::Feed { need, offset, fetch, trouble: None, passed_over: 0 }, &content) {
         Response::Continue => Ok(Some((need, offset + content.len() as u64, Some(rest)))),
         Response::Done | Response::Working => Ok(None),
         other => Err(anyhow::anyhow!("{other:?}")).context("nothing is wrong with what was fetched"),

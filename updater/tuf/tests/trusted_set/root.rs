@@ -70,8 +70,11 @@ fn roots_are_followed_one_by_one_and_only_the_last_may_not_be_expired() {
     repository.root["expires"] = json!("2020-01-01T00:00:00Z");
     repository.rotate_root();
     assert_eq!(client.refused(&repository), ("expired", Some(Role::Root)));
-    // It is trusted and persisted all the same (5.3.8 comes before 5.3.10), and nothing after it was asked for.
-    assert_eq!((client.set.version(Role::Root), client.requests.len()), (Some(2), 2));
+    // It is trusted and persisted all the same (5.3.8 comes before 5.3.10). Of what follows only the timestamp was asked for,
+    // whose signature shows that it is the publisher who is late; it is not taken.
+    assert_eq!(client.set.version(Role::Root), Some(2));
+    assert_eq!(client.requests, ["2.root.json", "3.root.json", "timestamp.json"]);
+    assert_eq!(client.set.version(Role::Timestamp), Some(1), "as it was before");
     assert!(client.stored.root.is_some());
     repository.root["expires"] = json!("2027-01-01T00:00:00Z");
     repository.rotate_root();
@@ -165,7 +168,20 @@ fn an_expired_root_offered_as_its_own_successor_ends_the_refresh() {
     repository.files.insert("2.root.json".to_owned(), root);
     let mut client = Client::new(&repository);
     assert_eq!(client.refused(&repository), ("expired", Some(Role::Root)));
-    assert_eq!(client.requests, ["2.root.json"]);
+    assert_eq!(client.requests, ["2.root.json", "timestamp.json"]);
+    assert_eq!(client.set.version(Role::Timestamp), None);
+}
+
+#[test]
+fn under_an_expired_root_only_who_signs_the_timestamp_is_called_late() {
+    let mut repository = Repository::new();
+    repository.root["expires"] = json!("2020-01-01T00:00:00Z");
+    repository.publish_root();
+    let stranger = String::from_utf8(repository.files["timestamp.json"].clone()).unwrap();
+    let stranger = stranger.replacen("\"sig\":\"", "\"sig\":\"00", 1);
+    repository.files.insert("timestamp.json".to_owned(), stranger.into_bytes());
+    let mut client = Client::new(&repository);
+    assert_eq!(client.refused(&repository), ("threshold", Some(Role::Timestamp)));
 }
 
 #[test]
