@@ -146,14 +146,16 @@ impl Courier {
         loop {
             let chunk = chunks.next().unwrap_or_default();
             let fetch = if chunks.peek().is_some() { Fetch::More } else { Fetch::Last };
-            let response = self.ask_with(
-                &Request::Feed { need: need.need, offset, fetch, trouble: None, passed_over: 0 },
-                chunk,
-            )?;
+            let feed =
+                |offset| Request::Feed { need: need.need, offset, fetch, trouble: None, passed_over: 0 };
+            let mut response = self.ask_with(&feed(offset), chunk)?;
+            offset += chunk.len() as u64;
+            while response == Response::Working {
+                response = self.ask_with(&feed(offset), &[])?;
+            }
             if response != Response::Continue {
                 return Ok(response);
             }
-            offset += chunk.len() as u64;
         }
     }
 

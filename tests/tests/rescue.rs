@@ -1,8 +1,9 @@
 //! A technician at the device: installs from a directory when vigild is dead, takes an install in hand, and a peripheral
 //! whose firmware comes with the release.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::ensure;
@@ -159,8 +160,9 @@ fn an_install_is_paused_resumed_and_cancelled_by_hand_and_the_next_one_succeeds(
 }
 
 /// What takes the camera's firmware: it writes it where it may, and tries to write where it may not.
-const HOOK: &str = "[[hooks]]\nimage = \"camera\"\nmax_bytes = 100000\nwrites = [\"DIRECTORY/camera\"]\n\
-    command = [\"/bin/sh\", \"-c\", \"cat > DIRECTORY/camera/firmware; echo x > DIRECTORY/escaped; \
+const HOOK: &str = "[[hooks]]\nimage = \"camera\"\nmax_bytes = 100000\nuser = \"nobody\"\nwrites = [\"DIRECTORY/camera\"]\n\
+    command = [\"/bin/sh\", \"-c\", \"cat > DIRECTORY/camera/firmware; echo x > DIRECTORY/open/escaped; \
+    { id -u; id -G; ls /proc/self/fd; chmod 777 DIRECTORY/camera-mode; echo $?; } > DIRECTORY/camera/seen 2>/dev/null; \
     grep -q sound DIRECTORY/camera/firmware || { echo no such firmware >&2; exit 1; }\"]\n";
 
 #[test]
@@ -168,7 +170,15 @@ fn a_peripherals_firmware_comes_and_goes_with_the_release_and_its_hook_writes_on
 -> anyhow::Result<()> {
     let mut site = Site::new(SOMEBODY_ELSE, HOOK)?;
     let camera = site.directory.path().join("camera");
-    std::fs::create_dir(&camera)?;
+    // The hook's user may go there by the modes of the files, and may write by its sandbox in one of them alone.
+    let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o777));
+    std::fs::set_permissions(site.directory.path(), PermissionsExt::from_mode(0o755))?;
+    for path in [&camera, &site.directory.path().join("open")] {
+        std::fs::create_dir(path)?;
+        open(path)?;
+    }
+    let mode = site.directory.path().join("camera-mode");
+    std::fs::write(&mode, "")?;
     site.release("2.0.0", 2, 1 << 20, &[("camera", b"sound firmware, 2.0.0")])?;
     site.release("3.0.0", 3, 1 << 20, &[("camera", b"broken firmware, 3.0.0")])?;
     let firmware = || -> PathBuf { camera.join("firmware") };
@@ -189,6 +199,11 @@ fn a_peripherals_firmware_comes_and_goes_with_the_release_and_its_hook_writes_on
         site.device.power_off();
         site.start()?;
     }
-    ensure!(!site.directory.path().join("escaped").exists(), "the hook wrote outside of its sandbox");
+    ensure!(!site.directory.path().join("open/escaped").exists(), "the hook wrote outside of its sandbox");
+    let seen = std::fs::read_to_string(camera.join("seen"))?;
+    let seen: Vec<_> = seen.lines().collect();
+    // Its user, its one group, its three descriptors and the one with which they are listed; and it changes no mode.
+    ensure!(seen[..2] == ["65534", "65534"] && seen[2..seen.len() - 1] == ["0", "1", "2", "3"], "{seen:?}");
+    ensure!(seen.last() != Some(&"0"), "the hook changed the mode of a file that is not its own");
     Ok(())
 }

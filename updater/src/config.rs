@@ -182,6 +182,8 @@ pub struct HookConfig {
     pub command: Vec<String>,
     /// The image's bytes at most: it is kept on the data partition.
     pub max_bytes: u64,
+    /// The user it runs as, by name or number: one of its own, neither root nor `vigild`'s.
+    pub user: String,
     /// It fails when it takes longer.
     #[serde(default = "default_hook_seconds", deserialize_with = "some_seconds")]
     pub timeout_seconds: Duration,
@@ -355,6 +357,16 @@ impl Config {
         for hook in &self.hooks {
             if hook.command.is_empty() {
                 return Err(format!("hooks: {:?} has no command", hook.image));
+            }
+            if hook.user == "root"
+                || hook.user.parse() == Ok(0_u32)
+                || Some(&hook.user) == self.courier.as_ref()
+            {
+                return Err(format!(
+                    "hooks: {:?}: user: a user of its own is needed, neither root nor the courier: what belongs to these is \
+                     within its reach otherwise",
+                    hook.image
+                ));
             }
             if !is_name(&hook.image) || self.slots[0].parts.contains_key(&hook.image) {
                 return Err(format!("hooks: {:?}: a name that no part of a slot has is needed", hook.image));

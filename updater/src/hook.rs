@@ -1,6 +1,7 @@
 //! Runs a hook in a sandbox. The updater starts itself anew as `vigil-updaterd --run-hook`, which shuts itself in and
-//! then becomes the hook's program: it may read everything and write only where the configuration says, gains no
-//! privileges, opens AF_UNIX sockets only, and gets the image as its standard input.
+//! then becomes the hook's program: it runs as the user that the configuration names, in no group but that user's own, may
+//! write only where the configuration says, gains no privileges, opens AF_UNIX sockets only, and has nothing open but the
+//! image as its standard input. Landlock alone would not do: it stops neither chmod nor connecting to a socket.
 
 use std::fs::File;
 use std::io;
@@ -9,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use landlock::{
-    ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    RulesetStatus,
+    ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    RulesetError, RulesetStatus,
 };
+use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 
 use crate::config::HookConfig;
 
@@ -21,7 +23,7 @@ const HARMLESS: [&str; 1] = ["/dev/null"];
 /// What runs the hook's program on the image at `payload`.
 pub fn command(hook: &HookConfig, payload: &Path) -> io::Result<Command> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg("--run-hook");
+    command.arg("--run-hook").arg("--user").arg(&hook.user);
     for path in &hook.writes {
         command.arg("--writes").arg(path);
     }
@@ -36,16 +38,58 @@ pub fn command(hook: &HookConfig, payload: &Path) -> io::Result<Command> {
 }
 
 /// Shuts this process in and becomes `command`. Comes back only when that fails.
-pub fn become_hook(writes: &[PathBuf], command: &[String]) -> String {
+pub fn become_hook(user: &str, writes: &[PathBuf], command: &[String]) -> String {
     let Some((program, arguments)) = command.split_first() else { return "no command".to_owned() };
-    if let Err(why) = shut_in(writes) {
+    // What its user may not even look at is opened before it is that user.
+    let ready = close_inherited().and_then(|()| rules(writes)).and_then(|rules| {
+        become_user(user)?;
+        shut_in(rules)
+    });
+    if let Err(why) = ready {
         return why;
     }
     format!("{program}: {}", Command::new(program).args(arguments).exec())
 }
 
-fn shut_in(writes: &[PathBuf]) -> Result<(), String> {
-    let failed = |error: RulesetError| format!("the sandbox could not be made: {error}");
+/// Whatever whoever started the updater has left open is none of the hook's business.
+fn close_inherited() -> Result<(), String> {
+    let entries = std::fs::read_dir("/proc/self/fd").map_err(|error| format!("/proc/self/fd: {error}"))?;
+    let open: Vec<i32> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        // One of them was the directory's own.
+        let _ = nix::unistd::close(fd);
+    }
+    Ok(())
+}
+
+fn become_user(name: &str) -> Result<(), String> {
+    let (uid, gid) = match name.parse() {
+        Ok(number) => {
+            let user = User::from_uid(Uid::from_raw(number)).ok().flatten();
+            (Uid::from_raw(number), user.map_or(Gid::from_raw(number), |user| user.gid))
+        }
+        Err(_) => {
+            let user = User::from_name(name).map_err(|error| format!("user {name}: {error}"))?;
+            let user =
+                user.ok_or_else(|| format!("user {name}: there is none of that name on this system"))?;
+            (user.uid, user.gid)
+        }
+    };
+    if uid == Uid::effective() {
+        return Ok(());
+    }
+    setgroups(&[])
+        .and_then(|()| setgid(gid))
+        .and_then(|()| setuid(uid))
+        .map_err(|error| format!("cannot become the user {name}: {error}"))
+}
+
+fn failed(error: RulesetError) -> String {
+    format!("the sandbox could not be made: {error}")
+}
+
+fn rules(writes: &[PathBuf]) -> Result<RulesetCreated, String> {
     let abi = ABI::V3;
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(abi))
@@ -61,6 +105,10 @@ fn shut_in(writes: &[PathBuf]) -> Result<(), String> {
         let access = if path.is_dir() { AccessFs::from_all(abi) } else { AccessFs::from_file(abi) };
         ruleset = ruleset.add_rule(PathBeneath::new(fd, access)).map_err(failed)?;
     }
+    Ok(ruleset)
+}
+
+fn shut_in(ruleset: RulesetCreated) -> Result<(), String> {
     // This sets no_new_privs as well.
     let status = ruleset.restrict_self().map_err(failed)?;
     if status.ruleset == RulesetStatus::NotEnforced {

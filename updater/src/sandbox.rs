@@ -1,5 +1,6 @@
-//! The filter that keeps `vigil-updaterd` off the network: from its installation on, this process and whatever it
-//! starts can make sockets of the family AF_UNIX only.
+//! The filter that keeps `vigil-updaterd` off the network and its power within its task: from its installation on, this
+//! process and whatever it starts can make sockets of the family AF_UNIX only, and neither mount, load kernels or modules,
+//! enter namespaces nor reach into other processes.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -31,8 +32,27 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
         (libc::SYS_io_uring_enter, vec![]),
         (libc::SYS_io_uring_register, vec![]),
         (libc::SYS_ptrace, vec![]),
+        (libc::SYS_process_vm_readv, vec![]),
         (libc::SYS_process_vm_writev, vec![]),
+        (libc::SYS_pidfd_getfd, vec![]),
         (libc::SYS_bpf, vec![]),
+        (libc::SYS_perf_event_open, vec![]),
+        (libc::SYS_mount, vec![]),
+        (libc::SYS_umount2, vec![]),
+        (libc::SYS_move_mount, vec![]),
+        (libc::SYS_open_tree, vec![]),
+        (libc::SYS_fsopen, vec![]),
+        (libc::SYS_fsmount, vec![]),
+        (libc::SYS_mount_setattr, vec![]),
+        (libc::SYS_pivot_root, vec![]),
+        (libc::SYS_setns, vec![]),
+        (libc::SYS_unshare, vec![]),
+        (libc::SYS_kexec_load, vec![]),
+        #[cfg(not(target_arch = "arm"))]
+        (libc::SYS_kexec_file_load, vec![]),
+        (libc::SYS_init_module, vec![]),
+        (libc::SYS_finit_module, vec![]),
+        (libc::SYS_delete_module, vec![]),
     ];
     let filter = SeccompFilter::new(
         rules.into_iter().collect(),
@@ -65,6 +85,14 @@ mod tests {
                           try: socket.socket(family, socket.SOCK_RAW)\n  except PermissionError: continue\n  raise SystemExit(1)";
             let status = std::process::Command::new("python3").args(["-c", script]).status().unwrap();
             assert!(status.success(), "a child made a network socket");
+            let script = "import ctypes, errno, sys\nlibc = ctypes.CDLL(None, use_errno=True)\n\
+                for call in ('mount', 'umount2', 'setns', 'unshare', 'init_module', 'delete_module', 'pidfd_getfd'):\n  \
+                number = {'mount': (165, 40), 'umount2': (166, 39), 'setns': (308, 268), 'unshare': (272, 97), 'init_module': (175, 105), \
+                'delete_module': (176, 106), 'pidfd_getfd': (438, 438)}[call][int(sys.argv[1] == 'aarch64')]\n  \
+                if libc.syscall(number, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != errno.EPERM: raise SystemExit(call)";
+            let arguments = ["-c", script, std::env::consts::ARCH];
+            let status = std::process::Command::new("python3").args(arguments).status().unwrap();
+            assert!(status.success(), "a child may do what the updater never does");
         })
         .join()
         .unwrap();

@@ -248,10 +248,14 @@ impl Updater {
             }
             let is_last = offset + part.len() as u64 == length;
             let fetch = if is_last { Fetch::Last } else { Fetch::More };
-            if self.ask(&feed(offset, fetch, None), part)? != Response::Continue {
+            let mut answer = self.ask(&feed(offset, fetch, None), part)?;
+            offset += part.len() as u64;
+            while answer == Response::Working {
+                answer = self.ask(&feed(offset, fetch, None), &[])?;
+            }
+            if answer != Response::Continue {
                 return Ok(());
             }
-            offset += part.len() as u64;
             watch(&self.status()?);
         }
     }

@@ -561,11 +561,17 @@ impl Fetching {
         blob: &[u8],
         passed_over: u64,
     ) -> Result<bool, ClientError> {
-        let offset = need.offset + received;
-        let request = Request::Feed { need: need.need, offset, fetch, trouble: None, passed_over };
-        match client.ask(&request, blob).await?.0 {
+        let feed = |offset, passed_over| {
+            let offset = need.offset + offset;
+            Request::Feed { need: need.need, offset, fetch, trouble: None, passed_over }
+        };
+        let mut answer = client.ask(&feed(received, passed_over), blob).await?.0;
+        while answer == Response::Working {
+            answer = client.ask(&feed(received + blob.len() as u64, 0), &[]).await?.0;
+        }
+        match answer {
             Response::Continue => Ok(true),
-            Response::Done | Response::Working => Ok(false),
+            Response::Done => Ok(false),
             other => Err(unexpected(&other)),
         }
     }

@@ -108,18 +108,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// `--run-hook [--writes PATH]... -- PROGRAM [ARGUMENT]...`, for the updater's own use.
+/// `--run-hook --user USER [--writes PATH]... -- PROGRAM [ARGUMENT]...`, for the updater's own use.
 fn run_hook() -> ExitCode {
-    let mut writes = Vec::new();
+    let (mut user, mut writes) = (String::new(), Vec::new());
     let mut arguments = std::env::args().skip(2);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--user" => user = arguments.next().unwrap_or_default(),
             "--writes" => writes.extend(arguments.next().map(PathBuf::from)),
             _ => break,
         }
     }
     let command: Vec<String> = arguments.collect();
-    eprintln!("{}", vigil_updater::hook::become_hook(&writes, &command));
+    eprintln!("{}", vigil_updater::hook::become_hook(&user, &writes, &command));
     ExitCode::FAILURE
 }
 

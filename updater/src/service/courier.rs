@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use vigil_tuf::{Fetched, Role, encoded_path};
 use vigil_wire::{Fetch, Need, Response, State, Trouble};
 
-use super::make::{Expected, Refusal};
+use super::make::{Due, Expected, Refusal};
 use super::steps::slot_cause;
 use super::{Updater, now};
 use crate::engine::plan::REQUEST_BYTES;
@@ -236,6 +236,11 @@ impl Updater {
                     Err((cause, why)) => return self.fetch_failed(&open, cause, &why),
                     // What is due now is not in this file: the courier asks again.
                     Ok(Going::Elsewhere) if fetch == Fetch::More => return Ok(Response::Done),
+                    Ok(Going::Later) => {
+                        self.tell(now, Event::Fed)?;
+                        self.courier.open = Some(open);
+                        return Ok(Response::Working);
+                    }
                     Ok(_) => {}
                 }
                 if fetch == Fetch::Last {
@@ -472,11 +477,12 @@ impl Updater {
             let due = self.make_up_to_frames()?;
             let Some(next) = expected.front() else { break Ok(Going::On) };
             match due {
-                Some(due) if due == (next.image, next.unit) => {}
-                None if self.engine.work().is_none() => {
+                Due::Frames(image, unit) if (image, unit) == (next.image, next.unit) => {}
+                Due::Nothing if self.engine.work().is_none() => {
                     break Err((cause::CANCELLED, "the install was given up".to_owned()));
                 }
-                Some(_) | None => break Ok(Going::Elsewhere),
+                Due::Later => break Ok(Going::Later),
+                Due::Frames(..) | Due::Nothing => break Ok(Going::Elsewhere),
             }
             let gap = (next.offset - *position) as usize;
             let Some(bytes) = open.buffer.get(used + gap..used + gap + next.compressed as usize) else {
@@ -502,6 +508,8 @@ impl Updater {
 enum Going {
     On,
     Elsewhere,
+    /// It goes on when the courier says the same again, with nothing in it.
+    Later,
 }
 
 /// What the courier tells of its trouble: a stranger's words, for people.

@@ -668,17 +668,36 @@ impl Updater {
         self.tell(super::now(), event)
     }
 
-    /// Makes what the device has all of, until a unit is due that needs frames: that one.
-    pub(super) fn make_up_to_frames(&mut self) -> io::Result<Option<(usize, usize)>> {
-        loop {
+    /// Makes what the device has all of, until a unit is due that needs frames. A long run of such units is cut: nobody waits
+    /// for an answer, and no watchdog, while gigabytes are copied.
+    pub(super) fn make_up_to_frames(&mut self) -> io::Result<Due> {
+        for _ in 0..UNITS_AT_ONCE {
             let now = super::now();
             match self.engine.next(now) {
                 Step::Make { image, unit } => self.make(now, image, unit)?,
-                Step::FetchFrames { image, unit } => return Ok(Some((image, unit))),
-                _ => return Ok(None),
+                Step::FetchFrames { image, unit } => return Ok(Due::Frames(image, unit)),
+                _ => return Ok(Due::Nothing),
             }
         }
+        Ok(match self.engine.next(super::now()) {
+            Step::Make { .. } => Due::Later,
+            Step::FetchFrames { image, unit } => Due::Frames(image, unit),
+            _ => Due::Nothing,
+        })
     }
+}
+
+/// Units that are made in one answer.
+const UNITS_AT_ONCE: usize = 2;
+
+/// What is due once what the device has is made.
+pub(super) enum Due {
+    /// The frames of this unit.
+    Frames(usize, usize),
+    /// Nothing that comes in frames.
+    Nothing,
+    /// More of what the device has: it goes on with the next answer.
+    Later,
 }
 
 /// The head of an image is blank in the slot until all else is verified: what was read at `offset` is held in its place.

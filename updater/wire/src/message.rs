@@ -185,7 +185,8 @@ pub enum Response {
     Target,
     /// To `Next`: this should be fetched.
     Need(Need),
-    /// To `Next` and `Feed`: nothing to fetch just now, ask again; work is going on.
+    /// To `Next`: nothing to fetch just now, ask again; work is going on. To `Feed`: what has come is not used up yet; say the
+    /// same again, from where the blob ended, with nothing in it.
     Working,
     /// To `Next`: nothing to do.
     Idle,

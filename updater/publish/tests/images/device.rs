@@ -278,9 +278,15 @@ fn feed(updater: &mut Updater, (need, offset, content): Coming, piece: usize) ->
     };
     let rest = content.split_off(piece.min(content.len()));
     let fetch = if rest.is_empty() { Fetch::Last } else { Fetch::More };
-    match updater.ask(Request::Feed { need, offset, fetch, trouble: None, passed_over: 0 }, &content) {
-        Response::Continue => Ok(Some((need, offset + content.len() as u64, Some(rest)))),
-        Response::Done | Response::Working => Ok(None),
+    let feed = |offset| Request::Feed { need, offset, fetch, trouble: None, passed_over: 0 };
+    let end = offset + content.len() as u64;
+    let mut answer = updater.ask(feed(offset), &content);
+    while answer == Response::Working {
+        answer = updater.ask(feed(end), &[]);
+    }
+    match answer {
+        Response::Continue => Ok(Some((need, end, Some(rest)))),
+        Response::Done => Ok(None),
         other => Err(anyhow::anyhow!("{other:?}")).context("nothing is wrong with what was fetched"),
     }
 }
