@@ -1,4 +1,4 @@
-"""A target is called by 100,000 DEL characters, with a text for a length; with a number it is one that nobody asks for."""
+"""A target is called by 100,000 DEL characters, with a text for a length; with a number nobody asks for it."""
 
 from texts import DELETE, REORDERED, TERMINAL, long
 
