@@ -42,7 +42,7 @@ pub fn properties(properties: &Properties) -> anyhow::Result<Vec<u8>> {
         let number = || value.as_integer().with_context(|| format!("{name} is a number"));
         let string = || {
             let text = written_out(value.as_str().with_context(|| format!("{name} is a string"))?)?;
-            ensure!(text.len() <= usize::from(u16::MAX), "{name} is longer than a packet can say");
+            ensure!(u16::try_from(text.len()).is_ok(), "{name} is longer than a packet can say");
             anyhow::Ok(text)
         };
         let one = |id: u8| Ok::<_, anyhow::Error>(vec![id, number()? as u8]);
