@@ -29,7 +29,9 @@ A scenario is a file in tests/hostile/scenarios, whose docstring says in one sen
 
 Attack and twin have a repository and a device of their own. After each, whatever the scenario, every stored file must
 be byte for byte one that the server sent, nothing else may be in the store, and a downloaded target must be the genuine
-one; and after the attack the device must accept the repository once its operator has healed it.
+one; and after the attack the device must accept the repository once its operator has healed it. What the client prints
+is short, free of characters that move, hide or reorder text, and never holds the marker that attackers put into theirs
+(`texts.py`): nobody has vouched for it.
 
 To add a scenario, add a file. Exit codes: 0 all ended as expected, 1 not, 2 wrong usage.
 """
@@ -44,6 +46,7 @@ import sys
 import tempfile
 import time
 import traceback
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -56,11 +59,17 @@ sys.dont_write_bytecode = True
 import python_tuf_client  # noqa: E402
 from repository import GREETING, Repository  # noqa: E402
 from server import Server, Site  # noqa: E402
+from texts import MARKER  # noqa: E402
 
 FLOOR_FILE = "time_floor"
 HANGS_AFTER_SECONDS = 60
 MOST_REQUESTS = 200
 LONGEST_PROBLEM = 2000
+# Bytes of one line that the client prints, and of all that it prints in one run.
+LONGEST_LINE = 600
+MOST_PRINTED = 1000
+# Unicode's categories of what moves a cursor, reorders or hides text, or ends a line unseen.
+UNSHOWABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 PYTHON_TUF = "python-tuf"
 
 
@@ -73,6 +82,8 @@ class Device:
         self.store, self.targets = directory / "metadata", directory / "targets"
         self.options = ["--timeout", str(timeout)] if timeout else []
         self.placed: dict[str, bytes] = {}
+        # What is wrong with what the client printed, in any of its runs.
+        self.misprints: list[str] = []
 
     def init(self, root: bytes) -> tuple[int, str]:
         file = self.store.parent / "root"
@@ -101,6 +112,7 @@ class Device:
             done = subprocess.run(command, capture_output=True, timeout=HANGS_AFTER_SECONDS, check=False)
         except subprocess.TimeoutExpired:
             return -1, f"hangs: no end after {HANGS_AFTER_SECONDS} seconds"
+        self.misprints += misprints(done.stdout + done.stderr)
         return done.returncode, done.stderr.decode(errors="replace")
 
     def stored(self) -> dict[str, dict]:
@@ -135,6 +147,26 @@ class Device:
     def downloads(self) -> dict[str, bytes]:
         files = sorted(self.targets.rglob("*")) if self.targets.exists() else []
         return {unquote(str(file.relative_to(self.targets))): file.read_bytes() for file in files if file.is_file()}
+
+
+def misprints(printed: bytes) -> list[str]:
+    """What must not be in anything that a client prints, whoever attacks it."""
+    try:
+        text = printed.decode()
+    except UnicodeDecodeError:
+        return ["it prints what is no UTF-8"]
+    problems = []
+    if len(printed) > MOST_PRINTED:
+        problems.append(f"it prints {len(printed)} bytes")
+    longest = max(len(line) for line in printed.split(b"\n"))
+    if longest > LONGEST_LINE:
+        problems.append(f"it prints a line of {longest} bytes")
+    unshowable = {character for character in text if unicodedata.category(character) in UNSHOWABLE} - {"\n"}
+    if unshowable:
+        problems.append("it prints " + ", ".join(f"U+{ord(character):04X}" for character in sorted(unshowable)))
+    if MARKER in text:
+        problems.append("it prints the attacker's text")
+    return problems
 
 
 def run_python_tuf(arguments: list[str]) -> tuple[int, str]:
@@ -189,10 +221,12 @@ def play(scenario: ModuleType, kind: str, device: Device, repo: Repository) -> l
         problems += [f"it asked for {path}" for path in device.site.log if re.search(expect["unasked"], path)]
     if len(device.site.log) > MOST_REQUESTS:
         problems.append(f"it made {len(device.site.log)} requests")
+    problems += device.misprints
+    device.misprints = []
     if problems:
         problems += [f"it said: {said.strip()}", f"it asked for: {' '.join(device.site.log)}"]
     if not twin and not hasattr(scenario, "NO_RECOVERY"):
-        problems += recover(device, repo)
+        problems += recover(device, repo) + device.misprints
     return problems
 
 
@@ -257,7 +291,8 @@ def main() -> int:
         print(f"\n{name}: {' '.join(scenarios[name].__doc__.split())}")
         for kind, problems in verdicts.items():
             for problem in problems:
-                print(f"  {kind}: {problem if len(problem) < LONGEST_PROBLEM else problem[:LONGEST_PROBLEM] + '…'}")
+                shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in problem)
+                print(f"  {kind}: {shown if len(shown) < LONGEST_PROBLEM else shown[:LONGEST_PROBLEM] + '…'}")
     print(f"\n{time.monotonic() - began:.0f} seconds")
     if yardstick:
         print(f"python-tuf ends differently in: {', '.join(failed) or 'none'}")

@@ -21,6 +21,8 @@ class Reply:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     whole: bytes | None = None
+    # Whether the body is all that is sent: it brings its own status line and headers.
+    raw: bool = False
 
 
 def whole(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
@@ -30,6 +32,11 @@ def whole(body: bytes, status: int = 200, headers: dict[str, str] | None = None)
 
 def failing(status: int) -> Reply:
     return whole(b"", status)
+
+
+def raw(head: bytes, body: bytes = b"") -> Reply:
+    """These bytes instead of an HTTP response, and then the body."""
+    return Reply(lambda: iter([head, body]), raw=True, whole=body)
 
 
 def redirect(location: str) -> Reply:
@@ -109,11 +116,12 @@ class Handler(BaseHTTPRequestHandler):
             pass  # The client has had enough, which is what many scenarios are about.
 
     def send_reply(self, reply: Reply) -> None:
-        self.send_response(reply.status)
-        for name, value in reply.headers.items():
-            self.send_header(name, value)
-        self.send_header("Connection", "close")
-        self.end_headers()
+        if not reply.raw:
+            self.send_response(reply.status)
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            self.send_header("Connection", "close")
+            self.end_headers()
         for part in reply.body():
             if part is None:
                 self.until_the_client_leaves()

@@ -18,7 +18,7 @@ def honest(repo):
 
 TARGET = "app.bin"
 EXPECT = {
-    "says": 'targets metadata cannot be read: it delegates to a role of the name "root"',
+    "says": "targets metadata cannot be read: delegation 1 is to a role without a name of its own",
     "stored": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 1},
     "twin": {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2, "r00t": 1},
 }

@@ -11,7 +11,7 @@ def honest(repo):
 
 
 EXPECT = {
-    "says": "timestamp metadata cannot be read: missing field `expires`",
+    "says": "timestamp metadata cannot be read: a field is missing: expires at line",
     "stored": {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},
     "twin": {"root": 1, "timestamp": 2, "snapshot": 1, "targets": 1},
 }

@@ -2,6 +2,7 @@
 //! its bytes are sealed on the way, and it holds the certificate that devices trust.
 
 pub mod packet;
+pub mod repeated;
 
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};

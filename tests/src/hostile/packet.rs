@@ -2,7 +2,9 @@
 
 use std::io::{self, Read};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+
+use super::repeated::written_out;
 
 /// The properties of a packet, by their names in the standard.
 pub type Properties = toml::Table;
@@ -38,13 +40,17 @@ pub fn properties(properties: &Properties) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for (name, value) in properties {
         let number = || value.as_integer().with_context(|| format!("{name} is a number"));
-        let string = || value.as_str().with_context(|| format!("{name} is a string"));
+        let string = || {
+            let text = written_out(value.as_str().with_context(|| format!("{name} is a string"))?)?;
+            ensure!(u16::try_from(text.len()).is_ok(), "{name} is longer than a packet can say");
+            anyhow::Ok(text)
+        };
         let one = |id: u8| Ok::<_, anyhow::Error>(vec![id, number()? as u8]);
         let two =
             |id: u8| Ok::<_, anyhow::Error>([vec![id], (number()? as u16).to_be_bytes().into()].concat());
         let four =
             |id: u8| Ok::<_, anyhow::Error>([vec![id], (number()? as u32).to_be_bytes().into()].concat());
-        let words = |id: u8| Ok::<_, anyhow::Error>([vec![id], text(string()?)].concat());
+        let words = |id: u8| Ok::<_, anyhow::Error>([vec![id], text(&string()?)].concat());
         bytes.extend(match name.as_str() {
             "payload_format_indicator" => one(1)?,
             "message_expiry_interval" => four(2)?,
@@ -64,7 +70,7 @@ pub fn properties(properties: &Properties) -> anyhow::Result<Vec<u8>> {
             "topic_alias" => two(35)?,
             "maximum_qos" => one(36)?,
             "retain_available" => one(37)?,
-            "user_property" => [vec![38], text(string()?), text(string()?)].concat(),
+            "user_property" => [vec![38], text(&string()?), text(&string()?)].concat(),
             "maximum_packet_size" => four(39)?,
             _ => bail!("{name} is no property"),
         });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use data_encoding::{BASE64, BASE64URL};
 use ed25519_dalek::SigningKey;
 use jiff::{SignedDuration, Timestamp};
@@ -11,6 +11,7 @@ use vigil_protocol::command::Scope;
 use vigil_protocol::envelope::{COMMAND_TYPE, DIGEST_TYPE, Envelope};
 use vigil_protocol::keys::PublicKey;
 use vigil_protocol::operators::{Operator, Operators};
+use vigil_tests::hostile::repeated::written_out;
 use vigil_tests::vendor::TENANT;
 
 use super::scenario::{List, Signed, Spoil};
@@ -77,7 +78,12 @@ pub(super) fn envelope(signed: &Signed, id: &str, nonce: Option<String>) -> anyh
     for (name, value) in &signed.merge {
         payload[name] = serde_json::to_value(value)?;
     }
-    let payload = shape(&payload, signed.spoil);
+    let is_replaced = !signed.payload.is_empty() || !signed.envelope.is_empty();
+    ensure!(signed.spoil.is_none() || !is_replaced, "either spoil, or texts to replace");
+    let payload = match signed.spoil {
+        Some(spoil) => shape(&payload, spoil),
+        None => written_out(&replaced(payload.to_string(), &signed.payload)?)?.into_bytes(),
+    };
     let payload_type = if signed.spoil == Some(Spoil::OtherType) { DIGEST_TYPE } else { COMMAND_TYPE };
     let mut envelope: Option<Envelope> = None;
     for name in &signed.by {
@@ -87,25 +93,48 @@ pub(super) fn envelope(signed: &Signed, id: &str, nonce: Option<String>) -> anyh
             None => envelope = Some(one),
         }
     }
-    spoil(envelope.context("nobody signs")?, signed.spoil)
+    let envelope = envelope.context("nobody signs")?;
+    match signed.spoil {
+        Some(how) => spoil(envelope, how),
+        None => Ok(written_out(&replaced(envelope.to_json(), &signed.envelope)?)?.into_bytes()),
+    }
+}
+
+/// `text` with one after the other replaced, each everywhere.
+fn replaced(mut text: String, replacements: &[(String, String)]) -> anyhow::Result<String> {
+    for (what, with) in replacements {
+        let (what, with) = (named(what)?, named(with)?);
+        // What is not there is a slip of the scenario's: it would test nothing.
+        ensure!(text.contains(&what), "{what} is not in {text}");
+        text = text.replace(&what, &with);
+    }
+    Ok(text)
+}
+
+/// `text` with key ids in place of `‹name›`.
+fn named(text: &str) -> anyhow::Result<String> {
+    let mut text = text.to_owned();
+    for person in PEOPLE {
+        text = text.replace(&format!("‹{person}›"), &PublicKey::from(key(person)?.verifying_key()).id());
+    }
+    Ok(text)
 }
 
 /// What is wrong with the payload although it is signed.
-fn shape(payload: &Value, spoil: Option<Spoil>) -> Vec<u8> {
+fn shape(payload: &Value, spoil: Spoil) -> Vec<u8> {
     match spoil {
-        Some(Spoil::Nested) => "[".repeat(1000).into_bytes(),
-        Some(Spoil::TwoTargets) => {
+        Spoil::Nested => "[".repeat(1000).into_bytes(),
+        Spoil::TwoTargets => {
             let text = payload.to_string();
             text.replacen('{', r#"{"target":{"device":"room-2"},"#, 1).into_bytes()
         }
-        Some(Spoil::NoUtf8) => [&[0xff, 0xfe][..], payload.to_string().as_bytes()].concat(),
+        Spoil::NoUtf8 => [&[0xff, 0xfe][..], payload.to_string().as_bytes()].concat(),
         _ => payload.to_string().into_bytes(),
     }
 }
 
 /// What a broker does to an envelope on its way.
-fn spoil(mut envelope: Envelope, spoil: Option<Spoil>) -> anyhow::Result<Vec<u8>> {
-    let Some(spoil) = spoil else { return Ok(envelope.to_json().into_bytes()) };
+fn spoil(mut envelope: Envelope, spoil: Spoil) -> anyhow::Result<Vec<u8>> {
     let payload = envelope.payload_bytes()?;
     let signature = envelope.signatures[0].clone();
     let mut bytes = BASE64.decode(signature.sig.as_bytes())?;

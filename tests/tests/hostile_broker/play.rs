@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use vigil_protocol::command::{Reason, Status};
 use vigil_tests::device::Daemon;
 use vigil_tests::hostile::packet::Publish;
+use vigil_tests::hostile::repeated::written_out;
 use vigil_tests::hostile::{Acknowledge, Broker, Manners, connack, properties};
 use vigil_tests::room::{DEVICE, Room};
 use vigil_tests::vendor::TENANT;
@@ -24,6 +25,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 const TOLD: usize = 10;
 /// Pings that a device sends in one scenario at most: none takes long.
 const PINGS: u32 = 20;
+/// Bytes of what a device records of, or answers to, a command that it refuses.
+const REFUSAL_BYTES: usize = 2048;
+/// In scenarios, a part of texts that nobody has vouched for: no message repeats it.
+const MARKER: &str = "evil-marker";
 /// Sets a process's clock as a file says.
 pub(super) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
@@ -393,7 +398,7 @@ impl Play<'_> {
         let payload = match (&plain.echo, plain.bytes) {
             (Some(rest), _) => self.said(rest)?,
             (None, Some(bytes)) => vec![b'x'; bytes],
-            (None, None) => self.fill(&plain.payload)?.into_bytes(),
+            (None, None) => written_out(&self.fill(&plain.payload)?)?.into_bytes(),
         };
         if let Some(reason) = plain.refused {
             self.expect_refused(reason, None, plain.times);
@@ -643,6 +648,15 @@ impl Play<'_> {
         let is_right = ends == wanted || (self.ends_again && ends > wanted);
         ensure!(is_right, "{ends} connections ended, not {wanted}");
         ensure!(pings <= PINGS, "{pings} pings");
+        let (_, entries) = self.stand.audit()?;
+        entries.iter().try_for_each(check_shown)?;
+        let of_results = format!("{PREFIX}/{DEVICE}/result/");
+        let seen = self.stand.broker.seen();
+        let results =
+            seen.published[self.published..].iter().filter(|publish| publish.topic.starts_with(&of_results));
+        for result in results {
+            check_shown(&serde_json::from_slice(&result.payload)?)?;
+        }
         Ok(())
     }
 
@@ -681,4 +695,44 @@ impl Play<'_> {
         ensure!(known && told >= TOLD, "told: {refused:?}");
         Ok(())
     }
+}
+
+/// Whether an audit entry, or a result, can be shown to a person and stored, whoever caused it: it holds no character that
+/// moves, hides or reorders text, and if it is of a refusal, it is short and its message repeats nothing.
+fn check_shown(said: &Value) -> anyhow::Result<()> {
+    let mut texts = Vec::new();
+    collect_texts(said, &mut texts);
+    let strange = texts.iter().flat_map(|text| text.chars()).find(|character| is_strange(*character));
+    ensure!(strange.is_none(), "{strange:?} in {}", said.to_string().escape_debug());
+    if said["outcome"] == "refused" || said["status"] == "rejected" {
+        let size = said.to_string().len();
+        ensure!(size <= REFUSAL_BYTES, "{size} bytes of a refusal: {said}");
+        let message = said["message"].as_str().or(said["detail"]["message"].as_str()).unwrap_or_default();
+        ensure!(!message.contains(MARKER), "the message repeats what was sent: {message}");
+    }
+    Ok(())
+}
+
+/// All strings in it, names of members too.
+fn collect_texts<'v>(value: &'v Value, texts: &mut Vec<&'v str>) {
+    match value {
+        Value::String(text) => texts.push(text),
+        Value::Array(values) => values.iter().for_each(|value| collect_texts(value, texts)),
+        Value::Object(members) => {
+            for (name, value) in members {
+                texts.push(name);
+                collect_texts(value, texts);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Control characters, line and paragraph separators, and what sets the direction of text (UAX 9) or has no width.
+fn is_strange(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        )
 }

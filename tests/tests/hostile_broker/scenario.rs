@@ -45,7 +45,8 @@ pub(super) enum Step {
     UpdaterClock(i64),
 }
 
-/// A command. Without more, it is a legitimate ping by olga, which must be carried out.
+/// A command. Without more, it is a legitimate ping by olga, which must be carried out. Texts in it and in properties
+/// may be long: see `vigil_tests::hostile::repeated`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Signed {
@@ -67,6 +68,10 @@ pub(super) struct Signed {
     pub(super) nonce: Option<String>,
     /// Replaces fields of the payload, before it is signed.
     pub(super) merge: toml::Table,
+    /// Texts of the payload's JSON, and what stands in place of each, before it is signed.
+    pub(super) payload: Vec<(String, String)>,
+    /// The same in the envelope's JSON, which nobody signs; `‹olga›` is the id of her key.
+    pub(super) envelope: Vec<(String, String)>,
     /// What is done to it afterwards.
     pub(super) spoil: Option<Spoil>,
     pub(super) via: Via,
@@ -98,6 +103,8 @@ impl Default for Signed {
             expires: 600,
             nonce: None,
             merge: toml::Table::new(),
+            payload: Vec::new(),
+            envelope: Vec::new(),
             spoil: None,
             via: Via::default(),
             times: 1,
@@ -158,7 +165,7 @@ pub(super) enum Spoil {
     StrangersHint,
     /// The key id of somebody else on the list.
     ColleaguesHint,
-    /// No key id: it is only a hint.
+    /// An empty key id.
     NoHint,
     /// The list of signatures is empty.
     NoSignatures,
@@ -223,7 +230,7 @@ fn replayed() -> Reason {
 pub(super) struct Plain {
     #[serde(default)]
     pub(super) via: Via,
-    /// What it says; `{session}` and `{next_session}` stand for numbers.
+    /// What it says, long or not; `{session}` and `{next_session}` stand for numbers.
     #[serde(default)]
     pub(super) payload: String,
     /// Instead: what the device last said there.
