@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use vigil_text::clean;
 
 /// The events that strangers can cause as often as they like: whoever sends commands, answers as broker or repository, or
@@ -28,23 +28,44 @@ const TEXT_BYTES: usize = 4096;
 const NAME_BYTES: usize = 128;
 /// The same for what strangers cause.
 const STRANGERS_TEXT_BYTES: usize = 500;
+/// Levels of a detail: what is deeper is not shown.
+const DEPTH: usize = 24;
+/// What is kept of a detail that is longer than a line.
+const KEPT_OF_LONG: [&str; 4] = ["id", "kind", "reason", "status"];
 
 /// Whether strangers can cause an entry of this event.
 pub fn is_strangers(event: &str) -> bool {
     STRANGERS.contains(&event)
 }
 
-/// What of `detail` is recorded: every text in it bounded and free of controls.
+/// What of `detail` is recorded: every text in it bounded and free of controls, and no deeper than every reader can go.
 pub(super) fn shown(detail: Value, event: &str) -> Value {
-    let limit = if is_strangers(event) { STRANGERS_TEXT_BYTES } else { TEXT_BYTES };
+    shown_to(detail, if is_strangers(event) { STRANGERS_TEXT_BYTES } else { TEXT_BYTES }, DEPTH)
+}
+
+fn shown_to(detail: Value, limit: usize, depth: usize) -> Value {
     match detail {
         Value::String(text) => Value::String(clean(&text, limit)),
-        Value::Array(values) => values.into_iter().map(|value| shown(value, event)).collect(),
-        Value::Object(members) => {
-            members.into_iter().map(|(name, value)| (clean(&name, NAME_BYTES), shown(value, event))).collect()
-        }
+        Value::Array(_) | Value::Object(_) if depth == 0 => Value::from("\u{2026}"),
+        Value::Array(values) => values.into_iter().map(|value| shown_to(value, limit, depth - 1)).collect(),
+        Value::Object(members) => members
+            .into_iter()
+            .map(|(name, value)| (clean(&name, NAME_BYTES), shown_to(value, limit, depth - 1)))
+            .collect(),
         other => other,
     }
+}
+
+/// What is left of a `detail` whose entry would be longer than a line: what tells whose it was and why.
+pub(super) fn shortened(detail: &Value, bytes: usize) -> Value {
+    let mut kept: Map<String, Value> = KEPT_OF_LONG
+        .iter()
+        .filter_map(|name| {
+            detail.get(name).filter(|value| value.is_string()).map(|value| ((*name).into(), value.clone()))
+        })
+        .collect();
+    kept.insert("omitted_bytes".into(), bytes.into());
+    Value::Object(kept)
 }
 
 /// How what is recorded ended.

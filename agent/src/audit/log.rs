@@ -14,7 +14,7 @@ use vigil_protocol::merkle::{CompactRange, leaf_hash};
 use vigil_protocol::note::{CHECKPOINT_BYTES, Checkpoint};
 use vigil_text::clean;
 
-use super::entry::{Entry, Outcome, is_strangers, shown};
+use super::entry::{Entry, Outcome, is_strangers, shortened, shown};
 use super::segment::{self, LINE_BYTES, Line, Lines};
 
 /// The log keeps this many segments within its limit of bytes.
@@ -184,8 +184,8 @@ impl Log {
             let entry = Entry { v: 1, index, at, event, actor, outcome, detail };
             let mut line = serde_json::to_vec(&entry)?;
             if line.len() >= limit {
-                line =
-                    serde_json::to_vec(&Entry { detail: json!({ "omitted_bytes": line.len() }), ..entry })?;
+                let detail = shortened(&entry.detail, line.len());
+                line = serde_json::to_vec(&Entry { detail, ..entry })?;
             }
             if strangers && !share.has_room_for_stranger(line.len() as u64 + 1) {
                 self.untold = self.untold.saturating_add(1);
@@ -543,6 +543,23 @@ mod tests {
         assert!(log.read(size, 1500).unwrap().iter().any(|entry| entry.event == "strangers.untold"));
         assert_eq!(log.read(0, 1).unwrap()[0].event, "operators.changed");
         verify(directory.path(), ORIGIN, &public()).unwrap();
+    }
+
+    #[test]
+    fn arguments_that_are_deep_or_huge_leave_the_log_readable_and_say_whose_they_were() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(directory.path());
+        let deep = (0..125).fold(Value::from(1), |value, _| Value::Array(vec![value]));
+        let huge: Vec<Value> = (0..6000).map(|_| Value::from(1e15)).collect();
+        for args in [deep, huge.into()] {
+            let detail = json!({ "id": "c-1", "kind": "ping", "args": { "a": args } });
+            log.append("command.accepted", "operator:olga", Outcome::Success, detail).unwrap();
+        }
+        let entries = log.read(0, 10).unwrap();
+        assert!(entries.iter().all(|entry| entry.detail["id"] == "c-1" && entry.detail["kind"] == "ping"));
+        assert!(entries[1].detail["omitted_bytes"].as_u64().unwrap() > 64 * 1024);
+        let answer = json!({ "entries": entries }).to_string();
+        serde_json::from_str::<Value>(&answer).unwrap();
     }
 
     #[test]

@@ -409,7 +409,7 @@ impl Daemon {
     /// Whether the clock is behind what signatures say the time is at least, or nothing is known of the time but by it. What
     /// was known once is not forgotten when the updater goes away.
     fn is_clock_doubtful(&self) -> bool {
-        proven::is_clock_doubtful()
+        proven::is_clock_doubtful() || self.update.as_ref().is_some_and(|status| status.trust.clock_behind)
     }
 
     /// Time since the daemon started: for whatever only compares.

@@ -20,5 +20,5 @@ EXPECT = {
     "says": "root metadata expired",
     "stored": {"root": 2, "timestamp": 1, "snapshot": 1, "targets": 1},
     "twin": {"root": 3, "timestamp": 1, "snapshot": 1, "targets": 1},
-    "unasked": "timestamp",
+    "unasked": "snapshot",
 }

@@ -5,6 +5,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::MAX_TARGET_NAME_BYTES;
 use crate::document::Target;
 
+/// The digits of the longest hash that is known, SHA-512's.
+const MAX_HASH_DIGITS: usize = 128;
 /// All but what RFC 3986 calls unreserved.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -37,7 +39,7 @@ pub fn target_path(name: &str, target: &Target, consistent_snapshot: bool) -> Op
     }
     let hash = target.sha256().or_else(|| target.hashes.0.get("sha512").map(String::as_str))?;
     // A hash comes from metadata and lands in a path.
-    if !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if hash.len() > MAX_HASH_DIGITS || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     Some(match name.rsplit_once('/') {
