@@ -246,6 +246,30 @@ mod tests {
     }
 
     #[test]
+    fn a_tree_without_entries_has_the_hash_of_the_empty_string_as_its_root() {
+        // SHA-256 of the empty string, as RFC 6962, section 2.1, defines the root of the empty list.
+        let root = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(HEXLOWER.encode(&empty_root()), root);
+        let range = CompactRange::default();
+        assert_eq!(HEXLOWER.encode(&range.root()), root);
+        assert_eq!(range.size(), 0);
+        assert!(range.peaks().is_empty());
+    }
+
+    #[test]
+    fn a_range_has_a_peak_for_each_bit_of_its_size_largest_first() {
+        let mut range = CompactRange::default();
+        for leaf in [[1; 32], [2; 32], [3; 32]] {
+            range.append(leaf);
+        }
+        assert_eq!(range.size(), 3);
+        assert_eq!(range.peaks().len(), 2);
+        assert_eq!(range.peaks()[1], [3; 32]);
+        range.append([4; 32]);
+        assert_eq!((range.size(), range.peaks().len()), (4, 1));
+    }
+
+    #[test]
     fn a_range_with_the_wrong_number_of_hashes_is_refused() {
         assert!(CompactRange::from_parts(3, vec![[0; 32]]).is_none());
         assert!(CompactRange::from_parts(3, vec![[0; 32]; 2]).is_some());

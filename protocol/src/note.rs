@@ -108,6 +108,10 @@ mod tests {
     use super::*;
 
     const ORIGIN: &str = "vigil/v1/bar-1/audit";
+    /// The id of the key of 32 bytes 7 under that name.
+    const KEY_ID: [u8; 4] = [0xcc, 0xe8, 0x33, 0x29];
+    const NOTE: &str = "vigil/v1/bar-1/audit\n42\nCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=\n\n\u{2014} vigil/v1/bar-1/audit \
+                        zOgzKbLCKQQJzVeDWFTHaIOO3QxyPMxLOYQgt4VKLVxGvcCS9PxeQJ5USe+CEKu/1N36LY84PtrbLbncJgyU5CAp1ws=\n";
 
     fn signed() -> (String, PublicKey, Checkpoint) {
         let key = SigningKey::from_bytes(&[7; 32]);
@@ -131,6 +135,139 @@ mod tests {
         );
         assert_eq!(Checkpoint::verify(&note, ORIGIN, &other), Err(NoteError::Unsigned));
         assert!(Checkpoint::verify(&note, "vigil/v1/bar-2/audit", &key).is_err());
+    }
+
+    /// A note by `signed`'s key over a text that [`Checkpoint::sign`] would not write.
+    fn signed_text(text: &str) -> (String, PublicKey) {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let public = PublicKey::from(key.verifying_key());
+        // SHA-256("vigil/v1/bar-1/audit" || 0x0A || 0x01 || public key), its first four bytes.
+        let mut bytes = KEY_ID.to_vec();
+        bytes.extend_from_slice(&key.sign(text.as_bytes()).to_bytes());
+        (format!("{text}\n\u{2014} {ORIGIN} {}\n", BASE64.encode(&bytes)), public)
+    }
+
+    fn verify_text(text: &str) -> Result<Checkpoint, NoteError> {
+        let (note, key) = signed_text(text);
+        Checkpoint::verify(&note, ORIGIN, &key)
+    }
+
+    #[test]
+    fn key_ids_are_those_that_others_publish() {
+        // "PeterNeumann+c74f20a3+…" of golang.org/x/mod/sumdb/note, and the key of sum.golang.org.
+        for (name, key, id) in [
+            ("PeterNeumann", "GlzZBxQ8OExB6DDFvOEqqIF+xWSaqr8sMTiLNbLXRNY=", [0xc7, 0x4f, 0x20, 0xa3]),
+            ("sum.golang.org", "zjNy11rR7l7Nr4cnKT1LER2H6zdTHXyG1NMAPw64Cfw=", [0x03, 0x3d, 0xe0, 0xae]),
+        ] {
+            let key = PublicKey::try_from(key.to_owned()).unwrap();
+            assert_eq!(key_id(name, &key), id, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_note_is_byte_for_byte_what_another_implementation_signs() {
+        // Made with Python's cryptography: Ed25519 is deterministic.
+        let (note, ..) = signed();
+        assert_eq!(note, NOTE);
+    }
+
+    #[test]
+    fn a_signature_counts_only_with_the_key_id_the_name_and_the_length_of_the_expected_one() {
+        let (note, key, checkpoint) = signed();
+        let (text, line) = note.split_once("\n\n").unwrap();
+        let (before, signature) = line.trim_end().rsplit_once(' ').unwrap();
+        let bytes = BASE64.decode(signature.as_bytes()).unwrap();
+        let verify = |before: &str, bytes: &[u8]| {
+            let note = format!("{text}\n\n{before} {}\n", BASE64.encode(bytes));
+            Checkpoint::verify(&note, ORIGIN, &key)
+        };
+        assert_eq!(verify(before, &bytes), Ok(checkpoint));
+        for position in [0, 3] {
+            let mut other = bytes.clone();
+            other[position] ^= 1;
+            assert_eq!(verify(before, &other), Err(NoteError::Unsigned), "byte {position} of the key id");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        for other in [&longer[..], &bytes[..67], &bytes[..4], &bytes[..3], &[]] {
+            assert_eq!(verify(before, other), Err(NoteError::Unsigned), "{} bytes", other.len());
+        }
+        assert_eq!(verify("\u{2014} vigil/v1/bar-2/audit", &bytes), Err(NoteError::Unsigned));
+        assert_eq!(verify("- vigil/v1/bar-1/audit", &bytes), Err(NoteError::Unsigned));
+    }
+
+    #[test]
+    fn another_logs_checkpoint_is_refused_for_its_origin_whoever_signed_it() {
+        let (note, key, _) = signed();
+        assert_eq!(
+            Checkpoint::verify(&note, "vigil/v1/bar-2/audit", &key),
+            Err(NoteError::Malformed("another log's origin"))
+        );
+    }
+
+    #[test]
+    fn a_note_of_4096_bytes_is_read_and_one_byte_more_is_too_large() {
+        let (note, key, checkpoint) = signed();
+        let padded = |bytes: usize| {
+            // The line has 7 bytes of its own: a dash of three, "w", two spaces and its end.
+            let padding = "A".repeat(bytes - note.len() - 7);
+            let padded = format!("{note}\u{2014} w {padding}\n");
+            assert_eq!(padded.len(), bytes);
+            Checkpoint::verify(&padded, ORIGIN, &key)
+        };
+        assert_eq!(padded(4_096), Ok(checkpoint));
+        assert_eq!(padded(4_097), Err(NoteError::Malformed("too large")));
+        assert_eq!(padded(5_000), Err(NoteError::Malformed("too large")));
+    }
+
+    #[test]
+    fn sizes_are_decimal_numbers_in_their_shortest_form() {
+        let root = BASE64.encode(&[9; 32]);
+        let judge = |size: &str| {
+            verify_text(&format!("{ORIGIN}\n{size}\n{root}\n")).map(|checkpoint| checkpoint.size)
+        };
+        for (size, number) in [
+            ("0", 0),
+            ("7", 7),
+            ("42", 42),
+            ("100", 100),
+            ("18446744073709551615", 18_446_744_073_709_551_615),
+        ] {
+            assert_eq!(judge(size), Ok(number), "{size}");
+        }
+        for size in ["00", "042", "+42", "-1", "4 2", "0x2a", "a"] {
+            assert_eq!(judge(size), Err(NoteError::Malformed("the size is not a decimal number")), "{size}");
+        }
+        assert_eq!(judge("18446744073709551616"), Err(NoteError::Malformed("the size is too large")));
+    }
+
+    #[test]
+    fn a_root_is_32_bytes_of_base64() {
+        for root in [BASE64.encode(&[9; 31]), BASE64.encode(&[9; 33]), "?".repeat(44)] {
+            assert_eq!(
+                verify_text(&format!("{ORIGIN}\n42\n{root}\n")),
+                Err(NoteError::Malformed("the root is not 32 bytes of base64")),
+                "{root}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_note_that_ends_before_its_signatures_or_has_too_few_lines_is_malformed() {
+        let (_, key, _) = signed();
+        for note in ["\n\n", "\n\n\n", "\u{2014}\n\n", "vigil/v1/bar-1/audit\n42\n\n"] {
+            assert_eq!(
+                Checkpoint::verify(note, ORIGIN, &key),
+                Err(NoteError::Malformed("too few lines")),
+                "{note:?}"
+            );
+        }
+        for note in ["", "\n", "vigil/v1/bar-1/audit\n42\n"] {
+            assert_eq!(
+                Checkpoint::verify(note, ORIGIN, &key),
+                Err(NoteError::Malformed("no blank line before the signatures")),
+                "{note:?}"
+            );
+        }
     }
 
     #[test]

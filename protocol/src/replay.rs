@@ -118,8 +118,11 @@ mod tests {
     use crate::command::Target;
     use proptest::prelude::*;
 
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
     fn command(id: usize, issued: i64, lifetime: i64) -> Command {
-        let at = |second| Timestamp::from_second(second).unwrap();
         Command {
             v: 1,
             id: format!("c-{id}"),
@@ -146,11 +149,126 @@ mod tests {
     #[test]
     fn a_forgotten_id_stays_refused_when_the_clock_goes_back() {
         let mut replay = Replay::with_capacity(1);
-        let at = |second| Timestamp::from_second(second).unwrap();
         assert_eq!(replay.admit(&command(1, 100, 10), at(105)), Ok(()));
         assert_eq!(replay.admit(&command(2, 200, 10), at(205)), Ok(()));
         assert!(!replay.contains("c-1"));
         assert_eq!(replay.admit(&command(1, 100, 10), at(105)), Err(Reason::BelowWatermark));
+    }
+
+    #[test]
+    fn a_store_that_lost_its_ids_refuses_what_was_issued_until_then_and_nothing_later() {
+        let mut replay = Replay::refusing_until(at(1_000));
+        assert_eq!(replay.watermark(), Some(at(1_000)));
+        assert_eq!(replay.admit(&command(1, 999, 100), at(1_000)), Err(Reason::BelowWatermark));
+        assert_eq!(replay.admit(&command(2, 1_000, 100), at(1_000)), Err(Reason::BelowWatermark));
+        assert_eq!(replay.admit(&command(3, 1_001, 100), at(1_000)), Ok(()));
+        assert!(!replay.contains("c-1") && !replay.contains("c-2") && replay.contains("c-3"));
+    }
+
+    #[test]
+    fn a_new_store_has_no_watermark_and_refuses_no_age() {
+        let mut replay = Replay::default();
+        assert_eq!(replay.watermark(), None);
+        assert_eq!(replay.admit(&command(1, -1_000, 10), at(1_000)), Ok(()));
+    }
+
+    #[test]
+    fn an_id_taken_back_may_be_admitted_again() {
+        let mut replay = Replay::default();
+        assert_eq!(replay.admit(&command(1, 990, 100), at(1_000)), Ok(()));
+        assert_eq!(replay.admit(&command(2, 990, 100), at(1_000)), Ok(()));
+        replay.take_back("c-1");
+        assert!(!replay.contains("c-1"));
+        assert_eq!(replay.admit(&command(2, 990, 100), at(1_000)), Err(Reason::Replayed));
+        assert_eq!(replay.admit(&command(1, 990, 100), at(1_000)), Ok(()));
+        assert_eq!(replay.admit(&command(1, 990, 100), at(1_000)), Err(Reason::Replayed));
+    }
+
+    #[test]
+    fn an_id_from_an_older_record_is_a_replay_and_is_forgotten_by_its_own_times() {
+        let mut replay = Replay::with_capacity(1);
+        replay.restore("c-1".to_owned(), at(100), at(150));
+        assert!(replay.contains("c-1"));
+        assert_eq!(replay.admit(&command(1, 100, 50), at(120)), Err(Reason::Replayed));
+        assert_eq!(replay.admit(&command(2, 110, 50), at(149)), Err(Reason::StoreFull));
+        assert_eq!(replay.admit(&command(2, 110, 50), at(150)), Ok(()));
+        assert!(!replay.contains("c-1"));
+        assert_eq!(replay.watermark(), Some(at(100)));
+    }
+
+    #[test]
+    fn an_id_is_kept_for_as_long_as_there_is_room_even_when_its_command_has_expired() {
+        let mut replay = Replay::with_capacity(2);
+        assert_eq!(replay.admit(&command(1, 100, 10), at(105)), Ok(()));
+        assert_eq!(replay.admit(&command(2, 200, 10), at(205)), Ok(()));
+        assert!(replay.contains("c-1"));
+        assert_eq!(replay.watermark(), None);
+    }
+
+    #[test]
+    fn a_full_store_forgets_an_id_when_its_command_expires_and_no_second_earlier() {
+        let full = || {
+            let mut replay = Replay::with_capacity(2);
+            assert_eq!(replay.admit(&command(1, 100, 10), at(100)), Ok(()));
+            assert_eq!(replay.admit(&command(2, 101, 50), at(101)), Ok(()));
+            replay
+        };
+        let mut replay = full();
+        assert_eq!(replay.admit(&command(3, 109, 50), at(109)), Err(Reason::StoreFull));
+        assert!(replay.contains("c-1"));
+        let mut replay = full();
+        assert_eq!(replay.admit(&command(3, 109, 50), at(110)), Ok(()));
+        assert!(!replay.contains("c-1") && replay.contains("c-2"));
+        assert_eq!(replay.watermark(), Some(at(100)));
+    }
+
+    #[test]
+    fn a_command_no_newer_than_what_is_forgotten_for_its_sake_is_refused_and_leaves_no_id() {
+        for issued in [199, 200] {
+            let mut replay = Replay::with_capacity(1);
+            assert_eq!(replay.admit(&command(1, 200, 10), at(205)), Ok(()));
+            assert_eq!(replay.admit(&command(2, issued, 100), at(210)), Err(Reason::BelowWatermark));
+            assert!(!replay.contains("c-1") && !replay.contains("c-2"));
+            assert_eq!(replay.watermark(), Some(at(200)));
+        }
+    }
+
+    #[test]
+    fn the_watermark_rises_to_the_newest_of_the_forgotten_and_never_falls() {
+        let mut replay = Replay::with_capacity(2);
+        assert_eq!(replay.admit(&command(1, 300, 10), at(305)), Ok(()));
+        assert_eq!(replay.admit(&command(2, 200, 10), at(205)), Ok(()));
+        assert_eq!(replay.admit(&command(3, 400, 10), at(405)), Ok(()));
+        assert_eq!(replay.watermark(), Some(at(300)));
+        let mut replay = replay.under(Some(at(500)));
+        assert_eq!(replay.admit(&command(4, 501, 10), at(505)), Ok(()));
+        assert_eq!(replay.admit(&command(5, 502, 10), at(505)), Ok(()));
+        assert_eq!(replay.watermark(), Some(at(500)));
+    }
+
+    #[test]
+    fn the_same_ids_under_another_watermark_refuse_by_that_one() {
+        let mut replay = Replay::with_capacity(2);
+        assert_eq!(replay.admit(&command(1, 990, 100), at(1_000)), Ok(()));
+        let mut under = replay.under(Some(at(995)));
+        assert_eq!(under.watermark(), Some(at(995)));
+        assert_eq!(under.admit(&command(1, 990, 100), at(1_000)), Err(Reason::Replayed));
+        assert_eq!(under.admit(&command(2, 995, 100), at(1_000)), Err(Reason::BelowWatermark));
+        assert_eq!(under.admit(&command(2, 996, 100), at(1_000)), Ok(()));
+        assert_eq!(under.admit(&command(3, 997, 100), at(1_000)), Err(Reason::StoreFull));
+        assert_eq!(under.under(None).watermark(), None);
+        assert_eq!(replay.watermark(), None);
+    }
+
+    #[test]
+    fn a_store_holds_1024_ids_also_when_it_was_read_from_the_disk() {
+        let read: Replay = serde_json::from_str(r#"{"watermark":null,"seen":{}}"#).unwrap();
+        for mut replay in [Replay::default(), Replay::refusing_until(at(0)), read] {
+            for id in 0..1_024 {
+                assert_eq!(replay.admit(&command(id, 990, 100), at(1_000)), Ok(()), "{id}");
+            }
+            assert_eq!(replay.admit(&command(1_024, 990, 100), at(1_000)), Err(Reason::StoreFull));
+        }
     }
 
     proptest! {

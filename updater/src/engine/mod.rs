@@ -618,4 +618,6 @@ impl Engine {
 }
 
 #[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
 mod tests;
