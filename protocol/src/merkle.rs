@@ -93,7 +93,7 @@ fn subproof(m: u64, start: u64, end: u64, is_known: bool, ranges: &mut Vec<(u64,
         return;
     }
     // The largest power of two below n.
-    let k = 1 << (63 - (n - 1).leading_zeros());
+    let k = 1 << (n - 1).ilog2();
     if m <= k {
         subproof(m, start, start + k, is_known, ranges);
         ranges.push((start + k, end));

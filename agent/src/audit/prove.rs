@@ -68,7 +68,7 @@ fn from_edge(edge: &CompactRange, from: u64, end: u64) -> Option<CompactRange> {
         if at >= from {
             peaks.push(*peak);
         }
-        at += 1 << (63 - left.leading_zeros());
+        at += 1 << left.ilog2();
     }
     (at == end).then(|| CompactRange::from_parts(end - from, peaks))?
 }

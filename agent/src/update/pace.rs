@@ -37,8 +37,8 @@ mod tests {
     #[test]
     fn a_byte_each_two_seconds_is_left_after_a_minute_and_a_slow_line_is_not() {
         let mut drip = Pace::default();
-        let left = (1..).find(|_| drip.is_too_slow(1, 2 * SECOND)).unwrap();
-        assert_eq!(left, 30);
+        let left = (1..100).find(|_| drip.is_too_slow(1, 2 * SECOND));
+        assert_eq!(left, Some(30));
         let mut slow = Pace::default();
         assert!((0..1000).all(|_| !slow.is_too_slow(LEAST_PER_SECOND, SECOND)));
         assert!((0..60).any(|_| slow.is_too_slow(LEAST_PER_SECOND - 1, SECOND)));
@@ -49,6 +49,6 @@ mod tests {
         let mut pace = Pace::default();
         assert!(!pace.is_too_slow(100 << 20, 59 * SECOND));
         assert!(!pace.is_too_slow(1, SECOND));
-        assert_eq!((1..).find(|_| pace.is_too_slow(1, SECOND)), Some(60));
+        assert_eq!((1..100).find(|_| pace.is_too_slow(1, SECOND)), Some(60));
     }
 }

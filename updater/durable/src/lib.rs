@@ -95,7 +95,8 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
 /// Reads a whole file, unless it is larger than `limit` bytes; `Ok(None)` when there is none.
 pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     // A pipe in the file's place would let whoever opens it wait for ever.
-    let options = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
+    let options =
+        OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
     let file = match options {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
