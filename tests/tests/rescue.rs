@@ -149,7 +149,8 @@ fn an_install_is_paused_resumed_and_cancelled_by_hand_and_the_next_one_succeeds(
         .stderr(std::process::Stdio::null())
         .spawn()?;
     wait_for("the install to begin", LIMIT, || (site.state().ok()? == "checking").then_some(()))?;
-    ensure!(site.vigil(&["update", "pause"])?.status.success());
+    let paused = site.vigil(&["update", "pause"])?;
+    ensure!(paused.status.success(), "{}", said(&paused));
     ensure!(said(&site.vigil(&["update", "resume"])?).contains("checking"));
     ensure!(site.vigil(&["update", "cancel"])?.status.success());
     ensure!(site.state()? == "failed");

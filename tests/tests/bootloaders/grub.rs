@@ -114,6 +114,10 @@ impl BootControl for OnPartition<'_> {
         self.boot.read()
     }
 
+    fn remember(&self) -> std::io::Result<()> {
+        self.boot.remember()
+    }
+
     fn check_writable(&self) -> std::io::Result<()> {
         self.boot.check_writable()
     }

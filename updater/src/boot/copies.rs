@@ -80,6 +80,11 @@ impl Copies {
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
+    /// Keeps that the copies which are valid are ours.
+    pub(super) fn remember(&self, claims: &Claims) -> io::Result<()> {
+        self.media.iter().filter(|found| found.environment.is_ok()).try_for_each(|found| claims.keep(&found.claim))
+    }
+
     /// Sees that every copy is ours or nobody's, and keeps that, before the first of them is written: where one is another's,
     /// so may the next write's place be. `explain` says what else lies at a place, by its position.
     pub(super) fn prove(&self, claims: &Claims, explain: impl Fn(usize) -> Option<String>) -> io::Result<()> {

@@ -56,6 +56,10 @@ impl FileBoot {
         Ok(slot)
     }
 
+    fn place(&self) -> String {
+        format!("file {}", self.variables().display())
+    }
+
     fn variables(&self) -> PathBuf {
         self.directory.join("boot.env")
     }
@@ -103,6 +107,11 @@ impl BootControl for FileBoot {
         variables::from_uboot(&variables, damage, &|| self.booted())
     }
 
+    fn remember(&self) -> io::Result<()> {
+        let is_valid = matches!(self.read_variables()?, (variables, None) if variables.contains_key("BOOT_ORDER"));
+        if is_valid { self.claims.keep(&self.place()) } else { Ok(()) }
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         if self.variables().exists() { super::check_writable(&self.variables()) } else { Ok(()) }
     }
@@ -110,7 +119,7 @@ impl BootControl for FileBoot {
     fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
         // Variables that are not ours are kept.
         let (mut variables, damage) = self.read_variables()?;
-        let place = format!("file {}", self.variables().display());
+        let place = self.place();
         let is_empty = std::fs::metadata(self.variables()).is_ok_and(|found| found.len() == 0);
         // The directory is the first stage's: it has left word there of what runs. The file may be another's all the same.
         let is_ours = variables.contains_key("BOOT_ORDER") || is_empty || !self.variables().exists();

@@ -32,9 +32,13 @@ impl GrubBoot {
         Self { claims, ..self }
     }
 
+    fn place(&self) -> String {
+        format!("grub {}", self.grubenv.display())
+    }
+
     /// Whether the file is this device's block, or nobody's: only then it is written.
     fn prove(&self, block: &Result<Block, &'static str>) -> io::Result<()> {
-        let place = format!("grub {}", self.grubenv.display());
+        let place = self.place();
         let found = match block {
             Ok(_) => {
                 // What is valid now is proven by that, even where nothing can be kept.
@@ -89,6 +93,10 @@ impl BootControl for GrubBoot {
             Err(error) => (variables::Variables::new(), Some(format!("{}: {error}", self.grubenv.display()))),
         };
         variables::from_grub(&known, damage, &|| self.running.booted())
+    }
+
+    fn remember(&self) -> io::Result<()> {
+        if self.block()?.is_ok() { self.claims.keep(&self.place()) } else { Ok(()) }
     }
 
     fn check_writable(&self) -> io::Result<()> {

@@ -69,6 +69,8 @@ pub trait BootControl {
     /// What the bootloader will choose from. Damage never reads as "no slot may boot": what another copy still says
     /// counts, else the running slot, and [`Reading::damage`] says so. The next `write` repairs it.
     fn read(&self) -> io::Result<Reading>;
+    /// Keeps, for the day on which they are damaged, that the variables which can be read now are this device's.
+    fn remember(&self) -> io::Result<()>;
     /// Whether [`BootControl::write`] has a chance: the medium takes writes, as far as that can be told without one.
     fn check_writable(&self) -> io::Result<()>;
     /// Replaces what the bootloader will choose from, durably, and keeps every variable that is not ours. A power

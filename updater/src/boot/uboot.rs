@@ -131,6 +131,10 @@ impl BootControl for UbootBoot {
         variables::from_uboot(&known, copies.damage(), &|| self.running.booted())
     }
 
+    fn remember(&self) -> io::Result<()> {
+        self.copies(false)?.remember(&self.claims)
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         self.places()?.iter().try_for_each(|place| super::check_writable(&place.device))
     }

@@ -206,6 +206,9 @@ impl Updater {
         if let Err(error) = updater.read_boot() {
             warn!(%error, "the boot variables could not be read");
         }
+        if let Err(error) = updater.boot.remember() {
+            warn!(%error, "if the boot variables are damaged one day, they will not be repaired");
+        }
         Ok(updater)
     }
 
