@@ -17,11 +17,13 @@ pub mod proxy;
 pub mod room;
 pub mod vendor;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use vigil_updater::boot::{BootControl, BootOrder};
 
 /// The directory of the binaries under test: $VIGIL_BINARIES, or cargo's of the profile that this was built in. Builds
 /// these first, once.
@@ -86,3 +88,20 @@ pub fn wait_for_answer<T>(
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
+
+/// Writing boot variables where others use the lock of U-Boot's tools as well, which is one for the whole machine.
+pub trait InTurn: BootControl {
+    /// [`BootControl::write`], again while somebody else is writing.
+    fn write_in_turn(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
+        loop {
+            match self.write(point, order) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::thread::sleep(Duration::from_millis(20))
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl<T: BootControl + ?Sized> InTurn for T {}

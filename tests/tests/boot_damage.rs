@@ -23,6 +23,8 @@ fn boot_order(room: &Room) -> anyhow::Result<Value> {
 fn damaged_boot_variables_are_told_once_and_repaired_by_the_next_good_boot() -> anyhow::Result<()> {
     let mut room = Room::alone("")?;
     ensure!(room.device.power_on_without_agent()? == "A");
+    let claims = room.device.disk.join("updater/boot-claims");
+    wait_for("the updater to remember its boot variables", LIMIT, || claims.exists().then_some(()))?;
     room.device.power_off();
     let variables = room.device.disk.join("boot/boot.env");
     std::fs::write(&variables, "garbage")?;

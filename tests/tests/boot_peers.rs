@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use vigil_tests::InTurn;
 use vigil_updater::boot::{BootControl, BootOrder, GrubBoot, Reading, Running, UbootBoot};
 
 const SIZE: usize = 0x2000;
@@ -88,13 +89,13 @@ impl Disk {
 fn fw_printenv_reads_what_we_write_and_we_what_fw_setenv_writes() -> anyhow::Result<()> {
     for copies in [1, 2] {
         let mut disk = Disk::new(copies)?;
-        disk.boot.write("test", &both())?;
+        disk.boot.write_in_turn("test", &both())?;
         disk.tool("fw_setenv", &["ethaddr", "02:00:00:00:00:01"])?;
         disk.tool("fw_setenv", &["odd", r"a\b;c=d  # e"])?;
         // More alternations than there are copies, so that each has been the newer one and was overwritten.
         for round in 0..6_u32 {
             let order = if round % 2 == 0 { both().without("B") } else { both().first("B") };
-            disk.boot.write("test", &order)?;
+            disk.boot.write_in_turn("test", &order)?;
             ensure!(
                 disk.print("BOOT_ORDER")?.trim_end() == order.order.join(" "),
                 "{copies} copies, {round}"
@@ -119,7 +120,7 @@ fn fw_printenv_reads_what_we_write_and_we_what_fw_setenv_writes() -> anyhow::Res
 fn of_two_copies_fw_printenv_and_we_choose_the_same_whatever_their_flags_and_damage() -> anyhow::Result<()> {
     let mut disk = Disk::new(2)?;
     for slot in ["A", "B"] {
-        disk.boot.write("test", &BootOrder::default().first(slot))?;
+        disk.boot.write_in_turn("test", &BootOrder::default().first(slot))?;
     }
     let mut seen = std::collections::BTreeSet::new();
     for first in [0, 1, 2, 127, 128, 254, 255_u8] {
@@ -154,10 +155,10 @@ fn of_two_copies_fw_printenv_and_we_choose_the_same_whatever_their_flags_and_dam
 #[test]
 fn of_a_second_copy_that_was_torn_anywhere_fw_printenv_and_we_choose_the_same() -> anyhow::Result<()> {
     let mut disk = Disk::new(2)?;
-    disk.boot.write("test", &both())?;
-    disk.boot.write("test", &both().without("B"))?;
+    disk.boot.write_in_turn("test", &both())?;
+    disk.boot.write_in_turn("test", &both().without("B"))?;
     let before = std::fs::read(disk.bench.at("disk"))?;
-    disk.boot.write("test", &both().first("B"))?;
+    disk.boot.write_in_turn("test", &both().first("B"))?;
     let after = std::fs::read(disk.bench.at("disk"))?;
     let differ: Vec<_> = (0..after.len()).filter(|at| before[*at] != after[*at]).collect();
     ensure!(differ.len() > 4 && differ.iter().all(|at| *at < COPIES[1]), "not the first copy was written");
@@ -195,7 +196,7 @@ fn on_a_block_device_counted_from_its_end_both_find_the_same() -> anyhow::Result
     let line = |from_end: usize| format!("{} -{from_end:#x} {SIZE:#x}\n", device.0);
     std::fs::write(disk.bench.at("fw_env.config"), line(2 * SIZE) + &line(SIZE))?;
     for order in [both(), both().without("B"), both().first("B")] {
-        disk.boot.write("test", &order)?;
+        disk.boot.write_in_turn("test", &order)?;
         ensure!(disk.print("BOOT_ORDER")? == order.order.join(" "));
         disk.tool("fw_setenv", &["serial_number", "7"])?;
         ensure!(disk.boot.read()? == Reading { order, damage: None, made_up: false });
@@ -255,14 +256,14 @@ fn grub_editenv_reads_what_we_write_and_we_what_it_writes() -> anyhow::Result<()
         "an empty block reads as the running slot"
     );
     set(&grubenv, r"saved_entry=a\b c")?;
-    boot.write("test", &both())?;
+    boot.write_in_turn("test", &both())?;
     let others = || -> anyhow::Result<String> {
         list(&grubenv)?.into_iter().find(|line| line.starts_with("saved_entry=")).context("it is gone")
     };
     let entry = others()?;
     for round in 0..4_u32 {
         let order = if round % 2 == 0 { both().without("B") } else { both().first("B") };
-        boot.write("test", &order)?;
+        boot.write_in_turn("test", &order)?;
         let listed = list(&grubenv)?;
         for line in [
             format!("ORDER={}", order.order.join(" ")),
@@ -292,7 +293,7 @@ fn in_a_full_block_ours_move_into_the_first_sector_and_nothing_is_lost() -> anyh
     }
     let before = std::fs::read(&grubenv)?;
     let mut boot = GrubBoot::new(&grubenv, bench.running());
-    boot.write("test", &both().without("B"))?;
+    boot.write_in_turn("test", &both().without("B"))?;
     let after = std::fs::read(&grubenv)?;
     ensure!(before[512..] != after[512..] && after[..512].windows(6).any(|bytes| bytes == b"ORDER="));
     for assignment in &foreign {
@@ -304,7 +305,7 @@ fn in_a_full_block_ours_move_into_the_first_sector_and_nothing_is_lost() -> anyh
         boot.read()?
     );
     // From now on it is one sector.
-    boot.write("test", &both())?;
+    boot.write_in_turn("test", &both())?;
     ensure!(std::fs::read(&grubenv)?[512..] == after[512..]);
     Ok(())
 }

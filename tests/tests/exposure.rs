@@ -13,7 +13,10 @@ fn exposure(unit: &str) -> anyhow::Result<f64> {
     ensure!(output.status.success(), "{unit}: {}", String::from_utf8_lossy(&output.stderr));
     let last = said.lines().rev().find(|line| line.contains("Overall exposure level"));
     let figure = last.and_then(|line| line.split(": ").nth(1)?.split(' ').next());
-    figure.with_context(|| format!("{unit}: systemd-analyze names no exposure level"))?.parse().context("the level")
+    figure
+        .with_context(|| format!("{unit}: systemd-analyze names no exposure level"))?
+        .parse()
+        .context("the level")
 }
 
 #[test]

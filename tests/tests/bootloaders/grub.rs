@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use vigil_tests::InTurn;
 use vigil_tests::board::with_board;
 use vigil_updater::boot::{BootControl, BootOrder, Booted, GrubBoot, Reading, Running};
 
@@ -139,7 +140,7 @@ fn grub_takes_the_slots_that_select_takes() -> anyhow::Result<()> {
 #[test]
 fn grub_never_starts_a_slot_that_left_the_order() -> anyhow::Result<()> {
     let mut machine = Machine::new("")?;
-    machine.boot()?.write("test", &both())?;
+    machine.boot()?.write_in_turn("test", &both())?;
     let chosen = machine.chooses_as_select(&a_alone(), 5)?;
     ensure!(chosen.concat() == "AAAAA", "{chosen:?}");
     Ok(())
@@ -148,7 +149,7 @@ fn grub_never_starts_a_slot_that_left_the_order() -> anyhow::Result<()> {
 #[test]
 fn under_grub_a_slot_that_does_not_load_costs_a_try_and_the_next_one_starts() -> anyhow::Result<()> {
     let mut machine = Machine::new("B")?;
-    machine.boot()?.write("test", &both().first("B"))?;
+    machine.boot()?.write_in_turn("test", &both().first("B"))?;
     for left in [2, 1, 0, 2] {
         ensure!(machine.power_on()? == "A");
         let order = machine.boot()?.read()?.order;

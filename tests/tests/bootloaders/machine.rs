@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use vigil_tests::InTurn;
 use vigil_tests::process::Process;
 use vigil_updater::boot::{BootControl, BootOrder};
 
@@ -56,7 +57,7 @@ pub(crate) trait Device {
     /// Writes the order, and then the real bootloader and `BootOrder::select` must choose the same slot at each of so
     /// many power cycles, and leave the same tries.
     fn chooses_as_select(&mut self, order: &BootOrder, cycles: usize) -> anyhow::Result<Vec<String>> {
-        self.boot()?.write("test", order)?;
+        self.boot()?.write_in_turn("test", order)?;
         let mut expected = order.clone();
         let mut chosen = Vec::new();
         for cycle in 0..cycles {

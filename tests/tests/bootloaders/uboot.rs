@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use vigil_tests::InTurn;
 use vigil_tests::board::with_board;
 use vigil_updater::boot::{BootControl, BootOrder, Running, UbootBoot};
 
@@ -52,7 +53,7 @@ impl Machine {
         // U-Boot's own environment is written by the same back-end, from what initial_env names.
         std::fs::write(at("own.config"), format!("{} 0 {OWN_BYTES:#x}\n", path("flash")))?;
         std::fs::write(at("own.initial"), format!("bootcmd={command}; poweroff\nbootdelay=0\n"))?;
-        UbootBoot::new(&at("own.config"), &at("own.initial"), running).write("test", &both())?;
+        UbootBoot::new(&at("own.config"), &at("own.initial"), running).write_in_turn("test", &both())?;
 
         std::fs::write(at("boot.cmd"), script.unwrap_or("true\n"))?;
         let made = Command::new("mkimage")
@@ -143,7 +144,7 @@ fn u_boot_reads_the_environment_that_we_write_to_its_flash_and_we_what_it_saves(
         &format!("FLASH 0 {OWN_BYTES:#x}\n"),
         None,
     )?;
-    machine.boot.write("test", &both().first("B"))?;
+    machine.boot.write_in_turn("test", &both().first("B"))?;
     for left in [3, 2] {
         let said = machine.run()?;
         ensure!(!said.contains("bad CRC"), "{said}");
@@ -157,7 +158,7 @@ fn u_boot_reads_the_environment_that_we_write_to_its_flash_and_we_what_it_saves(
     }
     // U-Boot has sorted the variables; its own are kept, and ours change in the first sector.
     let before = std::fs::read(machine.file("flash"))?;
-    machine.boot.write("test", &both().without("B"))?;
+    machine.boot.write_in_turn("test", &both().without("B"))?;
     let after = std::fs::read(machine.file("flash"))?;
     ensure!(before[..512] != after[..512] && before[512..] == after[512..]);
     ensure!(machine.run()?.lines().any(|line| line.trim_end() == "BOOT_ORDER=A"));
@@ -168,8 +169,8 @@ fn u_boot_reads_the_environment_that_we_write_to_its_flash_and_we_what_it_saves(
 fn with_raw_copies_u_boot_takes_the_slots_that_select_takes_and_the_flag_wraps() -> anyhow::Result<()> {
     let mut machine = Machine::with_raw_copies("")?;
     // Twice, so that there are two copies.
-    machine.boot.write("test", &both())?;
-    machine.boot.write("test", &both())?;
+    machine.boot.write_in_turn("test", &both())?;
+    machine.boot.write_in_turn("test", &both())?;
     machine.set_flags([253, 254])?;
     let chosen = machine.chooses_as_select(&both().first("B"), 7)?;
     ensure!(chosen.concat() == "BBBAAAB", "{chosen:?}");
@@ -182,7 +183,7 @@ fn with_raw_copies_u_boot_takes_the_slots_that_select_takes_and_the_flag_wraps()
 #[test]
 fn with_raw_copies_a_slot_that_left_the_order_is_never_started() -> anyhow::Result<()> {
     let mut machine = Machine::with_raw_copies("")?;
-    machine.boot.write("test", &both())?;
+    machine.boot.write_in_turn("test", &both())?;
     let chosen = machine.chooses_as_select(&a_alone(), 5)?;
     ensure!(chosen.concat() == "AAAAA", "{chosen:?}");
     Ok(())
@@ -191,8 +192,8 @@ fn with_raw_copies_a_slot_that_left_the_order_is_never_started() -> anyhow::Resu
 #[test]
 fn with_raw_copies_a_torn_one_counts_for_nothing_and_both_lost_are_a_and_b() -> anyhow::Result<()> {
     let mut machine = Machine::with_raw_copies("")?;
-    machine.boot.write("test", &both())?;
-    machine.boot.write("test", &both().first("B"))?;
+    machine.boot.write_in_turn("test", &both())?;
+    machine.boot.write_in_turn("test", &both().first("B"))?;
     // The newer one is torn: the older one counts for U-Boot and for us.
     machine.damage(1)?;
     ensure!(machine.boot.read()?.order == both());
@@ -214,8 +215,8 @@ fn with_raw_copies_a_torn_one_counts_for_nothing_and_both_lost_are_a_and_b() -> 
 fn with_raw_copies_a_power_cut_while_u_boot_writes_leaves_the_old_tries_or_the_new_ones() -> anyhow::Result<()>
 {
     let mut machine = Machine::with_raw_copies("")?;
-    machine.boot.write("test", &both())?;
-    machine.boot.write("test", &both())?;
+    machine.boot.write_in_turn("test", &both())?;
+    machine.boot.write_in_turn("test", &both())?;
     let (old, before) = (machine.boot.read()?.order, std::fs::read(machine.file("disk"))?);
     machine.power_on()?;
     let (new, after) = (machine.boot.read()?.order, std::fs::read(machine.file("disk"))?);
@@ -241,7 +242,7 @@ fn with_raw_copies_a_power_cut_while_u_boot_writes_leaves_the_old_tries_or_the_n
 #[test]
 fn with_raw_copies_a_slot_that_does_not_load_costs_a_try_and_the_next_one_starts() -> anyhow::Result<()> {
     let mut machine = Machine::with_raw_copies("B")?;
-    machine.boot.write("test", &both().first("B"))?;
+    machine.boot.write_in_turn("test", &both().first("B"))?;
     for left in [2, 1, 0] {
         ensure!(machine.power_on()? == "A");
         let order = machine.boot.read()?.order;

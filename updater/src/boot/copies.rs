@@ -82,7 +82,10 @@ impl Copies {
 
     /// Keeps that the copies which are valid are ours.
     pub(super) fn remember(&self, claims: &Claims) -> io::Result<()> {
-        self.media.iter().filter(|found| found.environment.is_ok()).try_for_each(|found| claims.keep(&found.claim))
+        self.media
+            .iter()
+            .filter(|found| found.environment.is_ok())
+            .try_for_each(|found| claims.keep(&found.claim))
     }
 
     /// Sees that every copy is ours or nobody's, and keeps that, before the first of them is written: where one is another's,

@@ -108,7 +108,8 @@ impl BootControl for FileBoot {
     }
 
     fn remember(&self) -> io::Result<()> {
-        let is_valid = matches!(self.read_variables()?, (variables, None) if variables.contains_key("BOOT_ORDER"));
+        let is_valid =
+            matches!(self.read_variables()?, (variables, None) if variables.contains_key("BOOT_ORDER"));
         if is_valid { self.claims.keep(&self.place()) } else { Ok(()) }
     }
 

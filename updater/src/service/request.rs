@@ -21,7 +21,9 @@ pub(super) struct Asker {
 impl Updater {
     /// The answer, and the blob that goes with it.
     pub(super) fn answer(&mut self, request: Request, blob: &[u8], asker: Asker) -> (Response, Vec<u8>) {
-        if self.claim.is_some_and(|claim| claim != asker.peer) && request.is_change() {
+        // The same person, at another prompt, may pause or give up what is in hand.
+        let is_by_hand = asker.is_root && matches!(request, Request::Control { .. });
+        if self.claim.is_some_and(|claim| claim != asker.peer) && request.is_change() && !is_by_hand {
             let message = "root at the device has the updater in hand just now; try again when that is done";
             return (refused("claimed", message), Vec::new());
         }
