@@ -183,6 +183,16 @@ mod tests {
     }
 
     #[test]
+    fn a_larger_tree_is_never_proven_to_begin_a_smaller_one() {
+        // The steps of the proof alone give the same root for both: 6 and 5 leaves have the same path from there on.
+        let (left, right) = (leaf(1, 0), leaf(2, 0));
+        let root = node_hash(&left, &right);
+        assert!(!is_consistent(6, &root, 5, &root, &[right, left]));
+        assert_eq!(consistency_ranges(6, 5), []);
+        assert_eq!(consistency_ranges(0, 5), []);
+    }
+
+    #[test]
     fn the_proofs_of_rfc_6962_are_those_of_its_example() {
         // Section 2.1.3: PROOF(3, D[7]) = [c, d, g, l], PROOF(4, D[7]) = [l], PROOF(6, D[7]) = [i, j, k].
         assert_eq!(consistency_ranges(3, 7), [(2, 3), (3, 4), (0, 2), (4, 7)]);
