@@ -119,6 +119,10 @@ impl BootControl for OnPartition<'_> {
         self.boot.remember()
     }
 
+    fn is_remembered(&self) -> bool {
+        self.boot.is_remembered()
+    }
+
     fn check_writable(&self) -> std::io::Result<()> {
         self.boot.check_writable()
     }

@@ -88,6 +88,11 @@ impl Copies {
             .try_for_each(|found| claims.keep(&found.claim))
     }
 
+    /// Whether every copy was proven before.
+    pub(super) fn are_remembered(&self, claims: &Claims) -> bool {
+        self.media.iter().all(|found| claims.hold(&found.claim))
+    }
+
     /// Sees that every copy is ours or nobody's, and keeps that, before the first of them is written: where one is another's,
     /// so may the next write's place be. `explain` says what else lies at a place, by its position.
     pub(super) fn prove(&self, claims: &Claims, explain: impl Fn(usize) -> Option<String>) -> io::Result<()> {

@@ -113,6 +113,10 @@ impl BootControl for FileBoot {
         if is_valid { self.claims.keep(&self.place()) } else { Ok(()) }
     }
 
+    fn is_remembered(&self) -> bool {
+        self.claims.hold(&self.place())
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         if self.variables().exists() { super::check_writable(&self.variables()) } else { Ok(()) }
     }

@@ -99,6 +99,10 @@ impl BootControl for GrubBoot {
         if self.block()?.is_ok() { self.claims.keep(&self.place()) } else { Ok(()) }
     }
 
+    fn is_remembered(&self) -> bool {
+        self.claims.hold(&self.place())
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         super::check_writable(&self.grubenv)
     }

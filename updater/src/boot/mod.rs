@@ -71,6 +71,8 @@ pub trait BootControl {
     fn read(&self) -> io::Result<Reading>;
     /// Keeps, for the day on which they are damaged, that the variables which can be read now are this device's.
     fn remember(&self) -> io::Result<()>;
+    /// Whether everything that is written to was proven before: then it is repaired even where nothing is readable.
+    fn is_remembered(&self) -> bool;
     /// Whether [`BootControl::write`] has a chance: the medium takes writes, as far as that can be told without one.
     fn check_writable(&self) -> io::Result<()>;
     /// Replaces what the bootloader will choose from, durably, and keeps every variable that is not ours. A power

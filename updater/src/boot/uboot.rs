@@ -135,6 +135,10 @@ impl BootControl for UbootBoot {
         self.copies(false)?.remember(&self.claims)
     }
 
+    fn is_remembered(&self) -> bool {
+        self.copies(false).is_ok_and(|copies| copies.are_remembered(&self.claims))
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         self.places()?.iter().try_for_each(|place| super::check_writable(&place.device))
     }

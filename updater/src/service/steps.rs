@@ -180,8 +180,9 @@ impl Updater {
     /// Refills the tries of the slot that runs.
     fn mark_good(&mut self, slot: &str) -> io::Result<()> {
         let reading = self.read_boot()?;
-        // Nothing was readable: at a start alone nothing is made anew. An install makes it, where the place is blank.
-        if reading.made_up {
+        // Nothing was readable: at a start alone nothing is made anew where it never was. An install makes it, where the place
+        // is blank.
+        if reading.made_up && !self.boot.is_remembered() {
             return Ok(());
         }
         let refilled = reading.order.clone().refilled(slot);
