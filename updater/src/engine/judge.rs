@@ -156,7 +156,18 @@ impl Engine {
             .iter()
             .filter(|(image, _)| self.policy.hooks.contains(image) && !self.hooks_failed.contains(image))
             .find(|(image, sha256)| self.journal.applied.get(*image) != Some(*sha256))
-            .map(|(image, sha256)| Step::Apply { image: image.clone(), sha256: sha256.clone() })
+            .map(|(image, sha256)| {
+                let image = image.clone();
+                if self.journal.applied.contains_key(&image) {
+                    Step::BeginApply { image }
+                } else {
+                    Step::Apply { image, sha256: sha256.clone() }
+                }
+            })
+    }
+
+    pub(super) fn on_apply_begun(&mut self, image: &str) -> Vec<Output> {
+        self.journal.applied.remove(image).map_or_else(Vec::new, |_| vec![Output::Save])
     }
 
     pub(super) fn on_applied(
@@ -174,12 +185,9 @@ impl Engine {
             }
             Err(why) => {
                 // What it left is unknown: the next boot hands it over again, whichever slot that is.
-                let forgotten = self.journal.applied.remove(&image).is_some();
                 let message = format!("{image}: {why}");
                 self.hooks_failed.push(image);
-                let mut outputs = if forgotten { vec![Output::Save] } else { vec![] };
-                outputs.push(note("hook.failed", message));
-                outputs
+                vec![note("hook.failed", message)]
             }
         }
     }

@@ -340,6 +340,7 @@ impl Engine {
             (State::RolledBack, Event::PutFirst) => self.on_put_first_again(),
             (State::Trial, Event::Gate(result)) => self.on_gate(now, result),
             (State::RolledBack, Event::Gate(result)) => self.on_gate_of_the_release_before(now, result),
+            (_, Event::ApplyBegun { image }) => self.on_apply_begun(&image),
             (_, Event::Applied { image, sha256, result }) => self.on_applied(image, sha256, result),
             // What comes too late, or was never asked for, changes nothing.
             _ => vec![],

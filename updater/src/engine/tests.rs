@@ -421,6 +421,7 @@ impl World {
                 self.tell(Event::RebootAsked);
                 self.power_on(false);
             }
+            Step::BeginApply { image } => self.tell(Event::ApplyBegun { image }),
             Step::Apply { image, sha256 } => {
                 let result = if self.behaviour.takes_camera || sha256.starts_with("01") {
                     self.disk.camera = sha256[..2].parse().unwrap();

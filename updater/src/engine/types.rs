@@ -345,6 +345,11 @@ pub enum Event {
     RebootAsked,
     /// The gate was run.
     Gate(Result<(), CheckFailure>),
+    /// What the image's hook left before counts for nothing any more.
+    ApplyBegun {
+        /// The image.
+        image: String,
+    },
     /// A hook was run.
     Applied {
         /// The image it was handed.
@@ -477,6 +482,11 @@ pub enum Step {
     },
     /// Ask for a restart.
     Reboot,
+    /// Note that an image is about to be handed to its hook: where power fails meanwhile, nobody knows what the hook left.
+    BeginApply {
+        /// The image.
+        image: String,
+    },
     /// Hand an image of the running slot to its hook.
     Apply {
         /// The image.

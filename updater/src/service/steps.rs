@@ -73,6 +73,7 @@ impl Updater {
                 return Ok(self.until_deadline());
             }
             Step::RunGate => return self.run_gate(now),
+            Step::BeginApply { image } => Event::ApplyBegun { image },
             Step::Apply { image, sha256 } => return self.run_hook(now, image, sha256),
             Step::Proceed => Event::Proceed,
             Step::Exclude { slot } => {

@@ -337,6 +337,14 @@ fn with_hooks() -> Engine {
     engine
 }
 
+/// What the hook left before is forgotten, once, before it runs.
+fn begin_to_apply(engine: &mut Engine) {
+    let begun = || Event::ApplyBegun { image: "speaker".into() };
+    assert_eq!(engine.on(seconds(10), begun()), [Output::Save]);
+    assert_eq!(engine.journal().applied.get("speaker"), None);
+    assert_eq!(engine.on(seconds(10), begun()), []);
+}
+
 fn applied(engine: &mut Engine, result: Result<(), String>) -> Vec<Output> {
     engine.on(seconds(11), Event::Applied { image: "speaker".into(), sha256: "s1".into(), result })
 }
@@ -344,6 +352,8 @@ fn applied(engine: &mut Engine, result: Result<(), String>) -> Vec<Output> {
 #[test]
 fn a_hook_is_handed_the_running_slots_image_if_it_was_last_handed_another() {
     let mut engine = with_hooks();
+    assert_eq!(engine.next(seconds(10)), Step::BeginApply { image: "speaker".into() });
+    begin_to_apply(&mut engine);
     assert_eq!(engine.next(seconds(10)), Step::Apply { image: "speaker".into(), sha256: "s1".into() });
     assert_eq!(applied(&mut engine, Ok(())), [Output::Save, note("hook.applied", "speaker: s1")]);
     assert_eq!(engine.journal().applied["speaker"], "s1");
@@ -351,16 +361,29 @@ fn a_hook_is_handed_the_running_slots_image_if_it_was_last_handed_another() {
 }
 
 #[test]
+fn after_a_power_cut_while_a_hook_ran_the_next_boot_hands_over_its_image_whichever_slot_that_is() {
+    let mut engine = with_hooks();
+    begin_to_apply(&mut engine);
+    let journal = engine.journal().clone();
+    for (slot, image) in [("A", "s1"), ("B", "s2")] {
+        let policy = Policy { hooks: vec!["speaker".into()], ..Policy::default() };
+        let boot = boot(slot, "later", LastBoot::default());
+        let (mut engine, _) = Engine::start(policy, journal.clone(), 1, boot, seconds(10));
+        engine.on(seconds(10), Event::MarkedGood);
+        assert_eq!(engine.next(seconds(10)), Step::Apply { image: "speaker".into(), sha256: image.into() });
+    }
+}
+
+#[test]
 fn a_hook_that_failed_is_not_run_again_in_this_boot_and_in_the_next_it_is() {
     let mut engine = with_hooks();
+    begin_to_apply(&mut engine);
     let told = note("hook.failed", "speaker: it does not answer");
     let failed = applied(&mut engine, Err("it does not answer".into()));
-    assert_eq!(failed, [Output::Save, told.clone()]);
+    assert_eq!(failed, [told]);
     assert_eq!(engine.journal().applied.get("speaker"), None);
     assert_eq!(engine.journal().applied["camera"], "c1");
     assert_eq!(engine.next(seconds(11)), Step::Rest);
-    // It was forgotten already: nothing to save.
-    assert_eq!(applied(&mut engine, Err("it does not answer".into())), [told]);
     let boot = boot("A", "later", LastBoot::default());
     let policy = Policy { hooks: vec!["speaker".into(), "camera".into()], ..Policy::default() };
     let (mut engine, _) = Engine::start(policy, engine.journal().clone(), 1, boot, seconds(10));
