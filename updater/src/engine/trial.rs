@@ -274,7 +274,7 @@ impl Engine {
     }
 
     pub(super) fn next_of_revert(&self, install: &Install, now: Now) -> Step {
-        if install.reboot_from_boot.is_some() && self.boot.slot == install.target {
+        if install.reboot_from_boot.as_deref() == Some(&self.boot.id) && self.boot.slot == install.target {
             return self.unless_waiting(now, Step::Reboot);
         }
         // Not written yet; or the old slot runs, and writing it once more takes it up as done.

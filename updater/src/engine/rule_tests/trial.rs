@@ -535,3 +535,13 @@ fn the_pause_after_a_failed_fetch_does_not_hold_the_way_back_up() {
     engine.on(seconds(21), Event::Reverted);
     assert_eq!(engine.next(seconds(21)), Step::Reboot);
 }
+
+#[test]
+fn a_restart_that_came_back_to_the_release_that_is_given_up_has_its_order_written_again() {
+    let (mut engine, _) = given_up();
+    engine.on(seconds(31), Event::Reverted);
+    assert_eq!(engine.next(seconds(31)), Step::Reboot);
+    let boot = boot("B", "the next", LastBoot::default());
+    let (engine, _) = Engine::start(Policy::default(), engine.journal().clone(), 1, boot, seconds(5));
+    assert_eq!(engine.next(seconds(5)), Step::Revert { to: "A".into(), from: "B".into() });
+}
