@@ -96,7 +96,7 @@ pub trait InTurn: BootControl {
         loop {
             match self.write(point, order) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(Duration::from_millis(20))
+                    std::thread::sleep(Duration::from_millis(20));
                 }
                 done => return done,
             }
