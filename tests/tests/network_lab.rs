@@ -135,7 +135,8 @@ fn check(expect: &Expect, diagnosis: &Diagnosis) -> Result<(), String> {
 /// The program under test, beside this one.
 fn build_program() -> PathBuf {
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "-p", "vigil-agent", "--example", "diagnose"])
+        // As the binaries are built: another selection of packages would have other features, and build all anew.
+        .args(["build", "--quiet", "--workspace", "--exclude", "vigil-tests", "--example", "diagnose"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .unwrap();
