@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let is_help = arguments.iter().any(|argument| argument == "--help" || argument == "-h");
     if !is_help {
         say(
-            "Vigil's demo. The first time it is built: 5 to 8 minutes on 2 cores; then it plays for 40 seconds.",
+            "Vigil's demo. The first time it is built: 5 to 8 minutes on 2 cores; then it plays for one to two minutes.",
         );
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
