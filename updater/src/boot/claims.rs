@@ -37,6 +37,23 @@ impl Claims {
         self.kept.borrow().contains(place)
     }
 
+    /// Whether what is there now, or was once, proves that the place is ours, or nobody's.
+    pub(super) fn is_proven(&self, place: &str, look: Look<'_>) -> bool {
+        matches!(look, Look::Valid | Look::Blank) || self.hold(place)
+    }
+
+    /// Before a write: sees that the place is proven, and keeps that.
+    pub(super) fn prove(&self, place: &str, look: Look<'_>) -> io::Result<()> {
+        if let (Look::Other(found), false) = (look, self.is_proven(place, look)) {
+            return Err(not_ours(place, found));
+        }
+        match self.keep(place) {
+            // What is valid now is proven by that, even where nothing can be kept.
+            Err(_) if look == Look::Valid => Ok(()),
+            kept => kept,
+        }
+    }
+
     /// Keeps that the place is ours: before it is written, and before a power cut can make it unreadable.
     pub(super) fn keep(&self, place: &str) -> io::Result<()> {
         if self.hold(place) {
@@ -54,6 +71,17 @@ impl Claims {
         self.kept.replace(kept);
         Ok(())
     }
+}
+
+/// What a place looks like now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look<'a> {
+    /// A valid content of the configured form.
+    Valid,
+    /// Nobody has written there.
+    Blank,
+    /// Anything else, and what that is.
+    Other(&'a str),
 }
 
 /// Whether nobody has written there: what is erased, or was never used.
@@ -74,6 +102,20 @@ pub(super) fn not_ours(place: &str, found: &str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_valid_place_is_written_also_where_nothing_can_be_kept_and_a_blank_one_is_not() {
+        // A file in the directory's place: nothing can be kept.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let claims = Claims { file: Some(file.path().join("boot-claims")), kept: RefCell::default() };
+        claims.prove("a", Look::Valid).unwrap();
+        claims.prove("a", Look::Blank).unwrap_err();
+        let error = claims.prove("a", Look::Other("noise")).unwrap_err();
+        assert!(error.to_string().contains("noise"), "{error}");
+        let claims = Claims::default();
+        claims.prove("a", Look::Blank).unwrap();
+        claims.prove("a", Look::Other("torn by a power cut")).unwrap();
+    }
 
     #[test]
     fn what_was_proven_is_known_after_a_restart_and_a_damaged_file_proves_nothing() {

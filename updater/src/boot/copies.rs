@@ -4,7 +4,7 @@ use std::io;
 
 use vigil_durable::crash_point;
 
-use super::claims::{Claims, is_blank, not_ours};
+use super::claims::{Claims, Look, is_blank, not_ours};
 use super::environment::{ACTIVE, Environment, Scheme, flag, newer};
 use super::medium::Medium;
 
@@ -97,20 +97,12 @@ impl Copies {
     /// so may the next write's place be. `explain` says what else lies at a place, by its position.
     pub(super) fn prove(&self, claims: &Claims, explain: impl Fn(usize) -> Option<String>) -> io::Result<()> {
         for (position, found) in self.media.iter().enumerate() {
-            let proven = found.environment.is_ok() || found.is_blank || claims.hold(&found.claim);
-            if let (false, Err(what)) = (proven, &found.environment) {
+            if let (false, Err(what)) = (claims.is_proven(&found.claim, found.look()), &found.environment) {
                 let other = explain(position).map_or_else(String::new, |other| format!("; {other}"));
                 return Err(not_ours(&found.name, &format!("{what}{other}")));
             }
         }
-        for found in &self.media {
-            // What is valid now is proven by that, even where nothing can be kept.
-            match claims.keep(&found.claim) {
-                Err(error) if found.environment.is_err() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.media.iter().try_for_each(|found| claims.prove(&found.claim, found.look()))
     }
 
     /// Writes the copy that does not count, which from then on does.
@@ -146,6 +138,14 @@ impl Copies {
 }
 
 impl Found {
+    fn look(&self) -> Look<'_> {
+        match &self.environment {
+            Ok(_) => Look::Valid,
+            Err(_) if self.is_blank => Look::Blank,
+            Err(what) => Look::Other(what),
+        }
+    }
+
     /// How this copy and another say which is newer.
     pub(super) fn scheme(&self) -> Scheme {
         self.medium.as_ref().map_or(Scheme::Counter, |medium| medium.scheme())

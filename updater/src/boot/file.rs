@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vigil_durable::Mode;
 
-use super::claims::{Claims, not_ours};
+use super::claims::{Claims, Look};
 use super::variables::{self, Variables};
 use super::{BootControl, BootOrder, Booted, Reading, invalid};
 
@@ -127,11 +127,14 @@ impl BootControl for FileBoot {
         let place = self.place();
         let is_empty = std::fs::metadata(self.variables()).is_ok_and(|found| found.len() == 0);
         // The directory is the first stage's: it has left word there of what runs. The file may be another's all the same.
-        let is_ours = variables.contains_key("BOOT_ORDER") || is_empty || !self.variables().exists();
-        if !is_ours && !self.claims.hold(&place) {
-            return Err(not_ours(&place, damage.as_deref().unwrap_or("no BOOT_ORDER in it")));
-        }
-        self.claims.keep(&place)?;
+        let look = if variables.contains_key("BOOT_ORDER") {
+            Look::Valid
+        } else if is_empty || !self.variables().exists() {
+            Look::Blank
+        } else {
+            Look::Other(damage.as_deref().unwrap_or("no BOOT_ORDER in it"))
+        };
+        self.claims.prove(&place, look)?;
         variables.extend(variables::to_uboot(order));
         let mut text = String::new();
         for (name, value) in variables {
