@@ -66,7 +66,7 @@ impl RecordLog {
             // Written with zeros: blocks that were only reserved cost a metadata change with their first byte.
             file.set_len(0).map_err(named)?;
             file.write_all_at(&bytes, 0).map_err(named)?;
-            file.sync_all().map_err(named)?;
+            vigil_turns::sync(|| file.sync_all()).map_err(named)?;
             vigil_durable::sync_directory_of(path)?;
         }
         let (records, end) = read(&bytes);
@@ -91,7 +91,7 @@ impl RecordLog {
         crash_point(self.point, "before");
         self.file.write_all_at(&record, self.end as u64)?;
         if durability == Durability::Flushed {
-            self.file.sync_data()?;
+            vigil_turns::sync(|| self.file.sync_data())?;
         }
         crash_point(self.point, "after");
         self.end += length;

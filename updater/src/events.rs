@@ -50,7 +50,7 @@ impl Events {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&current)?;
         if file.metadata()?.len() > whole_bytes {
             file.set_len(whole_bytes)?;
-            file.sync_all()?;
+            vigil_turns::sync(|| file.sync_all())?;
         }
         vigil_durable::sync_directory_of(&current)?;
         Ok(Self { directory: state.to_owned(), file, share, last })

@@ -72,7 +72,7 @@ impl Stash {
     pub fn sync_leaves(&self, images: usize) -> io::Result<()> {
         for image in 0..images {
             match File::open(self.leaves_file(image)) {
-                Ok(file) => file.sync_all()?,
+                Ok(file) => vigil_turns::sync(|| file.sync_all())?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -116,7 +116,7 @@ impl Stash {
     /// Brings it to the disk.
     pub fn sync_outcome(&self) -> io::Result<()> {
         match File::open(self.outcome_file()) {
-            Ok(file) => file.sync_data(),
+            Ok(file) => vigil_turns::sync(|| file.sync_data()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }

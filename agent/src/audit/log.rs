@@ -378,7 +378,7 @@ fn recover(
                 Some(Line::Torn) if path == last => {
                     let file = OpenOptions::new().write(true).open(path)?;
                     file.set_len(whole_bytes)?;
-                    file.sync_all()?;
+                    vigil_turns::sync(|| file.sync_all())?;
                     findings.push(Finding::Recovered("a line that a power cut tore was removed".to_owned()));
                     break;
                 }

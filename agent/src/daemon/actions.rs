@@ -94,10 +94,10 @@ impl Daemon {
         self.record("action.began", "device", Outcome::Success, json!({ "id": id, "program": program }));
         let sender = self.actions.clone();
         let id = id.to_owned();
-        tokio::task::spawn_local(async move {
+        tokio::task::spawn_local(vigil_turns::task("action", async move {
             let result = run(&program, kind).await;
             let _ = sender.send(ActionEnded { id, kind, result }).await;
-        });
+        }));
     }
 
     pub(super) fn on_action(&mut self, ActionEnded { id, kind, result }: ActionEnded) {

@@ -136,11 +136,11 @@ impl Daemon {
         let sender = self.diagnoses.clone();
         let id = id.to_owned();
         let command = matches!(by, AskedBy::Command(_)).then(|| id.clone());
-        let task = tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(vigil_turns::task("diagnosis", async move {
             let diagnosis = crate::network::diagnose(&config, &id, Timestamp::now());
             let diagnosis = tokio::time::timeout(DIAGNOSIS, diagnosis).await.ok();
             let _ = sender.send(Asked { diagnosis, by }).await;
-        });
+        }));
         self.diagnosis = command.map(|id| (id, task.abort_handle()));
         Ok(())
     }

@@ -30,12 +30,13 @@ use vigil_protocol::state::{Health, Incident, PresenceStatus, TopicDigest};
 use vigil_protocol::topic::{IncidentId, Topics};
 use vigil_protocol::trusted::PartnerProfile;
 use vigil_text::{Repeats, Sentence, Telling};
+use vigil_turns::of;
 use vigil_wire::{Contact, UpdateStatus};
 
 use crate::audit::{Audit, Log, Outcome, origin};
 use crate::command::{CommandJournal, CommandRate, Flood};
 use crate::config::{Config, TakenUp, Trial, Trials};
-use crate::health::{Collectors, Reporter};
+use crate::health::{Collectors, Looked, Reporter};
 use crate::identity::Identity;
 use crate::link::{
     Backoff, Connection, Fallback, Granted, Hearing, LinkEvent, Message, Outbox, Patience, Place, Redirects,
@@ -188,7 +189,7 @@ struct Inputs {
     order_answers: mpsc::Receiver<OrderAnswer>,
     actions: mpsc::Receiver<actions::ActionEnded>,
     found: mpsc::Receiver<witness::Found>,
-    health: mpsc::Receiver<(u64, Health)>,
+    looked: mpsc::Receiver<(u64, Looked)>,
 }
 
 /// Reads the configuration: the image's file, and the overlay in the state directory that it names.
@@ -218,7 +219,7 @@ pub async fn run(path: &Path, stop: impl Future<Output = &'static str>) -> anyho
     let mut stop = pin!(stop);
     let mut supervisor = supervisor::Supervisor::ready();
     let (reason, ended) = loop {
-        daemon.pump();
+        of("pump", || daemon.pump());
         if daemon.reload {
             break ("the configuration has changed", Ended::Reload);
         }
@@ -230,25 +231,26 @@ pub async fn run(path: &Path, stop: impl Future<Output = &'static str>) -> anyho
         let overdue = daemon.collectors.ends();
         tokio::select! {
             reason = &mut stop => break (reason, Ended::Stopped),
-            Some(event) = inputs.link.recv() => daemon.on_link(event),
-            Some(news) = inputs.news.recv() => daemon.on_news(news),
-            Some(request) = inputs.calls.recv() => daemon.on_call(request),
-            Some(refused) = inputs.refused.recv() => daemon.on_refused_call(&refused),
-            Some(asked) = inputs.diagnoses.recv() => daemon.on_diagnosis(asked),
-            Some(answer) = inputs.order_answers.recv() => daemon.on_order_answer(answer),
-            Some(ended) = inputs.actions.recv() => daemon.on_action(ended),
-            Some(found) = inputs.found.recv() => daemon.on_found(found),
-            () = at(reconnect_at) => daemon.connect(),
-            () = at(trial_ends) => daemon.end_trial(),
-            () = at(patience_ends) => daemon.lose_patience(),
-            () = at(held_look) => daemon.look_after_held(),
-            Some(health) = inputs.health.recv() => daemon.on_health(health),
-            () = at(overdue) => daemon.collectors.replace(),
+            Some(event) = inputs.link.recv() => of("link", || daemon.on_link(event)),
+            Some(news) = inputs.news.recv() => of("news", || daemon.on_news(news)),
+            Some(request) = inputs.calls.recv() => of("call", || daemon.on_call(request)),
+            Some(refused) = inputs.refused.recv() => of("refused call", || daemon.on_refused_call(&refused)),
+            Some(asked) = inputs.diagnoses.recv() => of("diagnosis", || daemon.on_diagnosis(asked)),
+            Some(answer) = inputs.order_answers.recv() => of("order answer", || daemon.on_order_answer(answer)),
+            Some(ended) = inputs.actions.recv() => of("action", || daemon.on_action(ended)),
+            Some(found) = inputs.found.recv() => of("found", || daemon.on_found(found)),
+            () = at(reconnect_at) => of("connect", || daemon.connect()),
+            () = at(trial_ends) => of("end trial", || daemon.end_trial()),
+            () = at(patience_ends) => of("lose patience", || daemon.lose_patience()),
+            () = at(held_look) => of("look after held", || daemon.look_after_held()),
+            Some(looked) = inputs.looked.recv() => of("looked", || daemon.on_looked(looked)),
+            () = at(overdue) => of("collectors", || daemon.collectors.replace()),
             () = at(feed_at) => {}
             () = tokio::task::yield_now(), if daemon.has_unheard() => {}
             () = sleep_until(look_at) => {
+                vigil_turns::late(look_at.elapsed());
                 look_at = Instant::now() + interval;
-                daemon.look();
+                of("look", || daemon.look());
             }
         }
     };
@@ -310,7 +312,7 @@ impl Daemon {
         let (diagnoses, diagnoses_in) = mpsc::channel(4);
         let (order_answers, order_answers_in) = mpsc::channel(4);
         let (actions, actions_in) = mpsc::channel(4);
-        let (collectors, health) = Collectors::new();
+        let (collectors, looked) = Collectors::new();
         let (found, found_in) = mpsc::channel(4);
         let (asks, asks_in) = mpsc::channel(16);
         let (news_sender, news) = mpsc::channel(16);
@@ -389,7 +391,7 @@ impl Daemon {
             order_answers: order_answers_in,
             actions: actions_in,
             found: found_in,
-            health,
+            looked,
         };
         Ok((daemon, inputs))
     }
@@ -400,7 +402,6 @@ impl Daemon {
         self.take_up_outbox();
         self.take_up_trial(found);
         self.take_up_commands();
-        self.publish_inventory();
         self.publish_config();
         self.publish_update();
         self.set_contact(|contact| contact.ready = true);
@@ -491,7 +492,8 @@ fn start_courier(config: &Config, events: &Store, asks: mpsc::Receiver<Ask>, new
         last_event: updates::last_event(events),
         jitter: random_share(),
     };
-    tokio::task::spawn_local(crate::update::run(options, fetcher, asks, news));
+    let courier = crate::update::run(options, fetcher, asks, news);
+    tokio::task::spawn_local(vigil_turns::task("courier", courier));
 }
 
 /// Time since the kernel started, sleep included: a restart of the daemon does not set it back.

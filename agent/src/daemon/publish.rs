@@ -11,13 +11,14 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use vigil_protocol::limits;
-use vigil_protocol::state::{Config as ConfigState, Digest, Health, Message, Presence, PresenceStatus};
+use vigil_protocol::state::{Config as ConfigState, Digest, Message, Presence, PresenceStatus};
 use vigil_protocol::topic::{IncidentId, StateTopic};
 use vigil_text::Sentence;
 
 use super::{Daemon, LinkState, random, random_share};
 use crate::audit::Outcome;
 use crate::config::ProxyUrl;
+use crate::health::{Looked, Machine};
 use crate::link::{
     Connection, Dial, Ending, LinkEvent, LinkOptions, Place, Proxy, Settings, Verdict, sign_digest,
 };
@@ -276,8 +277,8 @@ impl Daemon {
         self.publish(StateTopic::Presence, Presence { status, session });
     }
 
-    pub(super) fn publish_inventory(&mut self) {
-        let inventory = crate::health::inventory(&self.config, &self.identity);
+    fn publish_inventory(&mut self, machine: Machine) {
+        let inventory = crate::health::inventory(&self.config, &self.identity, machine);
         self.publish(StateTopic::Inventory, inventory);
     }
 
@@ -345,8 +346,11 @@ impl Daemon {
     }
 
     /// What a look at the machine has found.
-    pub(super) fn on_health(&mut self, result: (u64, Health)) {
-        let Some(health) = self.collectors.take(result) else { return };
+    pub(super) fn on_looked(&mut self, result: (u64, Looked)) {
+        let Some(Looked { health, machine }) = self.collectors.take(result) else { return };
+        if let Some(machine) = machine {
+            self.publish_inventory(machine);
+        }
         self.health = Some(health.clone());
         if let Some(health) = self.reporter.on_snapshot(self.elapsed(), health) {
             self.publish(StateTopic::Health, health);

@@ -44,20 +44,27 @@ impl Daemon {
                 ))));
             }
         };
-        self.beside(move || {
+        let look = move || {
             let (known, root) = (checkpoint.size, checkpoint.root);
             Found::Continues(if size < known {
-                Err(format!("the audit log had {known} entries and has {size}: it was deleted, or put back to an old copy"))
+                Err(format!(
+                    "the audit log had {known} entries and has {size}: it was deleted, or put back to an old copy"
+                ))
             } else {
                 match root_at(&directory, known) {
                     Ok(Some(found)) if found == root => Ok(()),
-                    Ok(Some(_)) => Err(format!("the audit log's first {known} entries are not those it once had: it was rewritten")),
+                    Ok(Some(_)) => Err(format!(
+                        "the audit log's first {known} entries are not those it once had: it was rewritten"
+                    )),
                     // Its beginning was dropped since, as it is when a log is full.
                     Ok(None) => Ok(()),
-                    Err(error) => Err(format!("the audit log could not be held against its witness: {error}")),
+                    Err(error) => {
+                        Err(format!("the audit log could not be held against its witness: {error}"))
+                    }
                 }
             })
-        });
+        };
+        self.beside(look, |why| Found::Continues(Err(why)));
     }
 
     pub(super) fn begin_proof(&mut self, id: &str, from: u64) {
@@ -65,22 +72,28 @@ impl Daemon {
         let (directory, note, to, id) =
             (self.audit.directory(), self.audit.checkpoint(), self.audit.size(), id.to_owned());
         self.proving = true;
-        self.beside(move || {
+        let own = id.clone();
+        let prove = move || {
             let result = match consistency(&directory, from, to) {
                 Ok(Some(proof)) => Ok((note, proof)),
                 Ok(None) => Err(format!("the log does not reach back to its entry {from} any more")),
                 Err(error) => Err(error.to_string()),
             };
-            Found::Proof { id, result }
-        });
+            Found::Proof { id: own, result }
+        };
+        self.beside(prove, |why| Found::Proof { id, result: Err(why) });
     }
 
-    /// Runs what reads many files on a thread of its own.
-    fn beside(&self, work: impl FnOnce() -> Found + Send + 'static) {
+    /// Runs what reads many files on a thread of its own; `without` says what comes of it if there is no thread to be had.
+    fn beside(
+        &mut self,
+        work: impl FnOnce() -> Found + Send + 'static,
+        without: impl FnOnce(String) -> Found,
+    ) {
         let found = self.found.clone();
         let thread = std::thread::Builder::new().name("audit".to_owned()).stack_size(STACK_BYTES);
         if let Err(error) = thread.spawn(move || drop(found.blocking_send(work()))) {
-            warn!(%error, "no thread to look at the audit log");
+            self.on_found(without(format!("no thread to look at the audit log: {error}")));
         }
     }
 
@@ -120,8 +133,10 @@ impl Daemon {
             .as_ref()
             .is_none_or(|(at, size)| *size != self.audit.size() && now.saturating_sub(*at) >= HAND_OVER);
         if self.update.is_some() && matches!(self.witnessed, Some(Ok(()))) && is_due {
-            self.handed_over = Some((now, self.audit.size()));
-            let _ = self.asks.try_send(Ask::Witness(self.audit.checkpoint()));
+            // Where the courier has its hands full it is tried again in the next quiet moment.
+            if self.asks.try_send(Ask::Witness(self.audit.checkpoint())).is_ok() {
+                self.handed_over = Some((now, self.audit.size()));
+            }
         }
     }
 }

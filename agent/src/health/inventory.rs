@@ -12,30 +12,59 @@ use vigil_text::clean;
 /// Addresses of one interface, at most.
 const ADDRESSES: usize = 16;
 
-/// From the configuration, the identity and the machine itself.
-pub fn inventory(config: &Config, identity: &Identity) -> Inventory {
-    let mut system = System::new().ok();
-    if let Some(system) = &mut system {
-        system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        system.refresh_cpu_list(CpuRefreshKind::nothing());
+/// What the machine itself tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    cpu: String,
+    cpus: u32,
+    memory_bytes: u64,
+    hostname: String,
+    os: String,
+    kernel: String,
+    interfaces: Vec<Interface>,
+    disks: Vec<DiskInventory>,
+}
+
+impl Machine {
+    /// Reads it: on a thread, since the kernel may let a reader wait.
+    pub(super) fn look() -> Self {
+        let mut system = System::new().ok();
+        if let Some(system) = &mut system {
+            system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+            system.refresh_cpu_list(CpuRefreshKind::nothing());
+        }
+        let cpus = system.as_ref().map(System::cpus).unwrap_or_default();
+        Self {
+            cpu: cpus.first().map(|cpu| clean(cpu.brand(), NAME_CHARS)).unwrap_or_default(),
+            cpus: cpus.len() as u32,
+            memory_bytes: system.as_ref().map(System::total_memory).unwrap_or_default(),
+            hostname: shown(System::host_name().ok()),
+            os: shown(System::long_os_version().ok()),
+            kernel: shown(System::kernel_version().ok()),
+            interfaces: interfaces(),
+            disks: disks(),
+        }
     }
-    let cpus = system.as_ref().map(System::cpus).unwrap_or_default();
+}
+
+/// From the configuration, the identity and the machine itself.
+pub fn inventory(config: &Config, identity: &Identity, machine: Machine) -> Inventory {
     Inventory {
         tenant: config.device.tenant.clone(),
         groups: config.device.groups.clone(),
         product: config.device.product.clone(),
         hardware_revision: config.device.hardware_revision.clone(),
         device_key: identity.public_key().to_string(),
-        cpu: cpus.first().map(|cpu| clean(cpu.brand(), NAME_CHARS)).unwrap_or_default(),
-        cpus: cpus.len() as u32,
-        memory_bytes: system.as_ref().map(System::total_memory).unwrap_or_default(),
+        cpu: machine.cpu,
+        cpus: machine.cpus,
+        memory_bytes: machine.memory_bytes,
         architecture: std::env::consts::ARCH.to_owned(),
-        hostname: shown(System::host_name().ok()),
-        os: shown(System::long_os_version().ok()),
-        kernel: shown(System::kernel_version().ok()),
+        hostname: machine.hostname,
+        os: machine.os,
+        kernel: machine.kernel,
         agent: env!("CARGO_PKG_VERSION").to_owned(),
-        interfaces: interfaces(),
-        disks: disks(),
+        interfaces: machine.interfaces,
+        disks: machine.disks,
     }
 }
 
@@ -84,7 +113,7 @@ mod tests {
         std::fs::write(&file, include_str!("../../../packaging/vigil.toml")).unwrap();
         let config = Config::load(&file, None).unwrap();
         let identity = Identity::open(directory.path(), &config.device.id).unwrap();
-        let inventory = inventory(&config, &identity);
+        let inventory = inventory(&config, &identity, Machine::look());
         assert_eq!(inventory.device_key, identity.public_key().to_string());
         assert!(inventory.cpus > 0 && inventory.memory_bytes > 0);
         assert!(!inventory.kernel.is_empty() && !inventory.hostname.is_empty());

@@ -6,9 +6,9 @@ mod mounts;
 pub mod snapshot;
 mod worker;
 
-pub use inventory::inventory;
+pub use inventory::{Machine, inventory};
 pub use snapshot::Reporter;
-pub use worker::Collectors;
+pub use worker::{Collectors, Looked};
 
 /// A name from the kernel has at most so many characters in a message.
 const NAME_CHARS: usize = 64;

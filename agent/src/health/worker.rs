@@ -13,6 +13,7 @@ use tracing::warn;
 use vigil_protocol::state::Health;
 
 use super::collect::{Collector, all};
+use super::inventory::Machine;
 
 /// A look at everything takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,6 +24,15 @@ const STACK_BYTES: usize = 256 * 1024;
 /// One of them, by its name.
 pub(super) type Named = (&'static str, Box<dyn Collector>);
 
+/// What a thread has seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Looked {
+    /// How the machine is doing.
+    pub health: Health,
+    /// What it is: once in the life of the daemon.
+    pub machine: Option<Machine>,
+}
+
 /// What a thread looks with.
 type Make = fn() -> Vec<Named>;
 
@@ -32,27 +42,31 @@ pub struct Collectors {
     /// How often each collector was the one that a thread did not come back from.
     strikes: Vec<u32>,
     worker: Option<Worker>,
-    results: mpsc::Sender<(u64, Health)>,
+    results: mpsc::Sender<(u64, Looked)>,
+    knows_machine: bool,
     number: u64,
     asked: Option<Instant>,
 }
 
 struct Worker {
-    asks: SyncSender<()>,
-    /// The collector that is being asked.
+    /// Each with whether it is to be seen, too, what the machine is.
+    asks: SyncSender<bool>,
+    /// The collector that is being asked, or, after the last of them, what the machine is.
     at: Arc<AtomicUsize>,
 }
 
 impl Collectors {
     /// Results come by the other end of the channel.
-    pub fn new() -> (Self, mpsc::Receiver<(u64, Health)>) {
+    pub fn new() -> (Self, mpsc::Receiver<(u64, Looked)>) {
         Self::with(all)
     }
 
-    fn with(make: Make) -> (Self, mpsc::Receiver<(u64, Health)>) {
+    fn with(make: Make) -> (Self, mpsc::Receiver<(u64, Looked)>) {
         let (results, receiver) = mpsc::channel(2);
-        let strikes = vec![0; make().len()];
-        (Self { make, strikes, worker: None, results, number: 0, asked: None }, receiver)
+        let strikes = vec![0; make().len() + 1];
+        let collectors =
+            Self { make, strikes, worker: None, results, knows_machine: false, number: 0, asked: None };
+        (collectors, receiver)
     }
 
     /// Has everything looked at, unless that is being done already.
@@ -63,7 +77,8 @@ impl Collectors {
         if self.worker.is_none() {
             self.worker = self.start();
         }
-        let is_taken = self.worker.as_ref().is_some_and(|worker| worker.asks.try_send(()).is_ok());
+        let is_taken =
+            self.worker.as_ref().is_some_and(|worker| worker.asks.try_send(!self.knows_machine).is_ok());
         self.asked = is_taken.then(Instant::now);
     }
 
@@ -79,31 +94,32 @@ impl Collectors {
         let at = worker.at.load(Ordering::Relaxed);
         if let Some(strikes) = self.strikes.get_mut(at) {
             *strikes += 1;
-            let name = (self.make)()[at].0;
+            let name = (self.make)().get(at).map_or("machine", |named| named.0);
             warn!(collector = name, strikes, "a look at the machine did not come back");
         }
     }
 
     /// What came from a thread; none if that was given up before.
-    pub fn take(&mut self, (number, health): (u64, Health)) -> Option<Health> {
+    pub fn take(&mut self, (number, looked): (u64, Looked)) -> Option<Looked> {
         if number != self.number {
             return None;
         }
         self.asked = None;
-        Some(health)
+        self.knows_machine |= looked.machine.is_some();
+        Some(looked)
     }
 
     fn start(&mut self) -> Option<Worker> {
         self.number += 1;
         let (number, make, results) = (self.number, self.make, self.results.clone());
         let left_out: Vec<bool> = self.strikes.iter().map(|strikes| *strikes >= STRIKES).collect();
-        let (asks, asked) = sync_channel(1);
+        let (asks, asked) = sync_channel::<bool>(1);
         let at = Arc::new(AtomicUsize::new(0));
         let progress = Arc::clone(&at);
         let thread = std::thread::Builder::new().name("health".to_owned()).stack_size(STACK_BYTES);
         let started = thread.spawn(move || {
             let mut collectors = make();
-            while let Ok(()) = asked.recv() {
+            while let Ok(with_machine) = asked.recv() {
                 let mut health = Health::default();
                 for (position, (name, collector)) in collectors.iter_mut().enumerate() {
                     progress.store(position, Ordering::Relaxed);
@@ -113,7 +129,11 @@ impl Collectors {
                         collector.collect(&mut health);
                     }
                 }
-                if results.blocking_send((number, health)).is_err() {
+                let machine = with_machine.then(|| {
+                    progress.store(collectors.len(), Ordering::Relaxed);
+                    if left_out[collectors.len()] { Machine::default() } else { Machine::look() }
+                });
+                if results.blocking_send((number, Looked { health, machine })).is_err() {
                     return;
                 }
             }
@@ -168,11 +188,16 @@ mod tests {
         }
         collectors.ask();
         let result = results.recv().await.unwrap();
-        let health = collectors.take(result).unwrap();
+        let Looked { health, machine } = collectors.take(result).unwrap();
+        assert!(machine.is_some());
         assert_eq!((health.uptime_seconds, health.missing), (Some(7), vec!["pipe".to_owned()]));
         assert_eq!(collectors.ends(), None);
         // What a thread brings that was given up counts no more.
-        assert_eq!(collectors.take((1, Health::default())), None);
+        assert_eq!(collectors.take((1, Looked::default())), None);
+        // What the machine is is seen once.
+        collectors.ask();
+        let result = results.recv().await.unwrap();
+        assert_eq!(collectors.take(result).unwrap().machine, None);
         std::fs::remove_file(pipe()).unwrap();
     }
 }

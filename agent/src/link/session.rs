@@ -106,11 +106,11 @@ impl Connection {
     /// Begins to connect. `events` hears the rest; the last event is `Closed`.
     pub fn open(options: LinkOptions, settings: Settings, events: mpsc::Sender<LinkEvent>) -> Self {
         let (asks, asked) = mpsc::channel(ASKS);
-        let task = tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(vigil_turns::task("link", async move {
             let ended = run(&options, &settings, asked, &events).await;
             let closed = LinkEvent::Closed { reason: ended.reason, ending: ended.ending };
             let _ = events.send(closed).await;
-        });
+        }));
         Self { asks, task }
     }
 

@@ -120,9 +120,9 @@ pub fn serve(
     let shared = Rc::new(Shared { access, calls, refused });
     let admin = accept(listeners.admin, Need::Act, Rc::clone(&shared));
     let status = accept(listeners.status, Need::Read, shared);
-    tokio::task::spawn_local(async move {
+    tokio::task::spawn_local(vigil_turns::task("local sockets", async move {
         tokio::join!(admin, status);
-    })
+    }))
 }
 
 async fn accept(listener: UnixListener, socket: Need, shared: Rc<Shared>) {
@@ -144,12 +144,12 @@ async fn accept(listener: UnixListener, socket: Need, shared: Rc<Shared>) {
             continue;
         }
         let (shared, places) = (Rc::clone(&shared), Rc::clone(&places));
-        tokio::task::spawn_local(async move {
+        tokio::task::spawn_local(vigil_turns::task("local connection", async move {
             if let Err(error) = connection(stream, peer, socket, shared).await {
                 debug!(%error, "a local connection");
             }
             places.borrow_mut().give_back(uid, is_admin);
-        });
+        }));
     }
 }
 

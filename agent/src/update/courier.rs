@@ -126,6 +126,7 @@ pub async fn run(
         refresh_at: Instant::now(),
         failures: 0,
         has_asked_witness: false,
+        checkpoint: None,
         documents: BTreeMap::new(),
     };
     tokio::select! {
@@ -147,6 +148,8 @@ struct Talking {
     last_event: u64,
     /// Asked once: afterwards it keeps what this process hands it.
     has_asked_witness: bool,
+    /// The newest checkpoint of the audit log, until the updater has it.
+    checkpoint: Option<String>,
     /// SHA-256 of the documents that were handed on, by target name.
     documents: BTreeMap<String, String>,
 }
@@ -178,8 +181,7 @@ impl Talking {
                     Ok(None) => return,
                     Ok(Some(Ask::Contact(contact))) => self.contact = Some(contact),
                     Ok(Some(Ask::Refresh)) => self.refresh_at = Instant::now(),
-                    // The next one is newer.
-                    Ok(Some(Ask::Witness(_))) => {}
+                    Ok(Some(Ask::Witness(note))) => self.checkpoint = Some(note),
                     Ok(Some(Ask::Order(_, answer))) => {
                         let error = std::io::Error::from(std::io::ErrorKind::NotConnected);
                         let _ = answer.send(Err(error.into()));
@@ -202,6 +204,7 @@ impl Talking {
         {
             self.tell(News::Witnessed(note)).await?;
         }
+        self.hand_over_checkpoint(client).await?;
         loop {
             if let Some(contact) = self.contact {
                 client.ask(&Request::Contact(contact), &[]).await?;
@@ -230,13 +233,10 @@ impl Talking {
                             self.refresh_at = Instant::now();
                             break;
                         }
-                        Some(Ask::Witness(note)) => match client.ask(&Request::Witness { note }, &[]).await {
-                            Ok(_) => {}
-                            Err(ClientError::Refused { message, .. }) => {
-                                warn!(%message, "vigil-updaterd does not keep the audit log's checkpoint");
-                            }
-                            Err(error) => return Err(error),
-                        },
+                        Some(Ask::Witness(note)) => {
+                            self.checkpoint = Some(note);
+                            self.hand_over_checkpoint(client).await?;
+                        }
                         Some(Ask::Contact(contact)) => {
                             let changed = self.contact != Some(contact);
                             self.contact = Some(contact);
@@ -253,6 +253,19 @@ impl Talking {
                 }
             }
         }
+    }
+
+    async fn hand_over_checkpoint(&mut self, client: &mut Client) -> Result<(), ClientError> {
+        let Some(note) = self.checkpoint.clone() else { return Ok(()) };
+        match client.ask(&Request::Witness { note }, &[]).await {
+            Ok(_) => {}
+            Err(ClientError::Refused { message, .. }) => {
+                warn!(%message, "vigil-updaterd does not keep the audit log's checkpoint");
+            }
+            Err(error) => return Err(error),
+        }
+        self.checkpoint = None;
+        Ok(())
     }
 
     async fn begin_refresh(&mut self, client: &mut Client) -> Result<(), ClientError> {

@@ -197,11 +197,11 @@ impl Fetcher {
             let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
             let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await?;
             let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-            tokio::task::spawn_local(connection);
+            tokio::task::spawn_local(vigil_turns::task("CDN connection", connection));
             sender
         } else {
             let (sender, connection) = handshake(TokioIo::new(tcp)).await?;
-            tokio::task::spawn_local(connection);
+            tokio::task::spawn_local(vigil_turns::task("CDN connection", connection));
             sender
         };
         Ok(sender)

@@ -54,7 +54,7 @@ fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8], mode: Mode) -> 
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(mode.bits()).open(temporary)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
+    vigil_turns::sync(|| file.sync_all())?;
     drop(file);
     fs::rename(temporary, path)?;
     sync_directory_of(path)
@@ -64,7 +64,7 @@ fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8], mode: Mode) -> 
 pub fn append(point: &str, file: &mut File, bytes: &[u8]) -> io::Result<()> {
     crash_point(point, "before");
     file.write_all(bytes)?;
-    file.sync_data()?;
+    vigil_turns::sync(|| file.sync_data())?;
     crash_point(point, "after");
     Ok(())
 }
@@ -135,7 +135,8 @@ pub fn sync_directory_of(path: &Path) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    File::open(directory)?.sync_all()
+    let directory = File::open(directory)?;
+    vigil_turns::sync(|| directory.sync_all())
 }
 
 fn temporary_name(path: &Path) -> PathBuf {

@@ -162,6 +162,7 @@ fn print_boot_order(config: &Config, json: bool) -> anyhow::Result<()> {
 
 fn run(config: Config) -> anyhow::Result<()> {
     memory::give_back_large();
+    vigil_turns::open("vigil-updaterd");
     let confined = match sandbox::confine() {
         Ok(()) => true,
         Err(error) if config.require_seccomp => {

@@ -1,13 +1,13 @@
 //! GRUB's environment block as our grub.cfg uses it (packaging/grub/grub.cfg): `ORDER`, `<slot>_OK` and `<slot>_TRY`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use vigil_durable::crash_point;
 
-use super::claims::{Claims, is_blank, not_ours};
+use super::claims::{Claims, Look, is_blank, not_ours};
 use super::grub_block::{BLOCK, Block, LARGEST, SECTOR, new_block};
 use super::running::Running;
 use super::{BootControl, BootOrder, Booted, Reading, invalid, variables};
@@ -36,40 +36,43 @@ impl GrubBoot {
         format!("grub {}", self.grubenv.display())
     }
 
-    /// Whether the file is this device's block, or nobody's: only then it is written.
-    fn prove(&self, block: &Result<Block, &'static str>) -> io::Result<()> {
-        let place = self.place();
-        let found = match block {
-            Ok(_) => {
-                // What is valid now is proven by that, even where nothing can be kept.
-                let _ = self.claims.keep(&place);
-                return Ok(());
+    fn content(&self) -> io::Result<Content> {
+        match vigil_durable::read_bounded(&self.grubenv, LARGEST as u64) {
+            Ok(None) => Ok(Content::Missing),
+            Ok(Some(bytes)) if is_blank(&bytes) => Ok(Content::Blank),
+            Ok(Some(bytes)) => Ok(Block::parse(bytes).map_or_else(Content::Other, Content::Block)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Ok(Content::Other("larger than an environment block is"))
             }
-            Err(what) => *what,
-        };
-        if !self.grubenv.exists() {
-            return Err(not_ours(
-                &place,
-                "it is not there; is the EFI partition mounted? The image brings the block: grub-editenv FILE create",
-            ));
+            Err(error) => Err(error),
         }
-        let bytes = vigil_durable::read_bounded(&self.grubenv, LARGEST as u64);
-        if bytes.is_ok_and(|bytes| bytes.is_some_and(|bytes| is_blank(&bytes))) || self.claims.hold(&place) {
-            return self.claims.keep(&place);
+    }
+}
+
+/// What the file holds.
+enum Content {
+    Block(Block),
+    Blank,
+    Missing,
+    Other(&'static str),
+}
+
+impl Content {
+    fn look(&self) -> Look<'_> {
+        match self {
+            Self::Block(_) => Look::Valid,
+            Self::Blank => Look::Blank,
+            Self::Missing => Look::Other("not there"),
+            Self::Other(what) => Look::Other(what),
         }
-        Err(not_ours(&place, found))
     }
 
-    fn block(&self) -> io::Result<Result<Block, &'static str>> {
-        // A file that is too large is no block either, and no more of it is read than is needed to see that.
-        match File::open(&self.grubenv) {
-            Ok(file) => {
-                let mut bytes = Vec::new();
-                io::Read::read_to_end(&mut io::Read::take(file, LARGEST as u64 + 1), &mut bytes)?;
-                Ok(Block::parse(bytes))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Err("not there")),
-            Err(error) => Err(error),
+    fn damage(&self) -> Option<&'static str> {
+        match self {
+            Self::Block(_) => None,
+            Self::Blank => Some("blank"),
+            Self::Missing => Some("not there"),
+            Self::Other(what) => Some(what),
         }
     }
 }
@@ -85,18 +88,17 @@ impl BootControl for GrubBoot {
     }
 
     fn read(&self) -> io::Result<Reading> {
-        let (known, damage) = match self.block() {
-            Ok(Ok(block)) => (block.variables(), None),
-            Ok(Err(what)) => {
-                (variables::Variables::new(), Some(format!("{}: {what}", self.grubenv.display())))
-            }
-            Err(error) => (variables::Variables::new(), Some(format!("{}: {error}", self.grubenv.display()))),
+        let named = |what: &str| format!("{}: {what}", self.grubenv.display());
+        let (known, damage) = match self.content() {
+            Ok(Content::Block(block)) => (block.variables(), None),
+            Ok(other) => (variables::Variables::new(), other.damage().map(named)),
+            Err(error) => (variables::Variables::new(), Some(named(&error.to_string()))),
         };
         variables::from_grub(&known, damage, &|| self.running.booted())
     }
 
     fn remember(&self) -> io::Result<()> {
-        if self.block()?.is_ok() { self.claims.keep(&self.place()) } else { Ok(()) }
+        if matches!(self.content()?, Content::Block(_)) { self.claims.keep(&self.place()) } else { Ok(()) }
     }
 
     fn is_remembered(&self) -> bool {
@@ -109,24 +111,31 @@ impl BootControl for GrubBoot {
 
     fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
         let ours = variables::to_grub(order);
-        let block = self.block()?;
-        self.prove(&block)?;
+        let content = self.content()?;
+        if matches!(content, Content::Missing) {
+            // Nor is it made anew where it was ours: the place would be another file system's.
+            return Err(not_ours(
+                &self.place(),
+                "it is not there; is the EFI partition mounted? The image brings the block: grub-editenv FILE create",
+            ));
+        }
+        self.claims.prove(&self.place(), content.look())?;
         // GRUB finds the file by its blocks and replays no journal: it is overwritten where it is, never renamed.
         let file = OpenOptions::new().write(true).open(&self.grubenv)?;
-        let writes = match &block {
-            Ok(block) => block.put(&ours),
-            Err(_) => new_block(&ours, BLOCK),
+        let writes = match &content {
+            Content::Block(block) => block.put(&ours),
+            _ => new_block(&ours, BLOCK),
         };
         let writes = writes.map_err(|what| invalid(&self.grubenv, what))?;
         crash_point(point, "before");
         for (sector, bytes) in writes {
             file.write_all_at(&bytes, (sector * SECTOR) as u64)?;
-            file.sync_all()?;
+            vigil_turns::sync(|| file.sync_all())?;
             crash_point(point, "sector");
         }
-        if block.is_err() {
+        if !matches!(content, Content::Block(_)) {
             file.set_len(BLOCK as u64)?;
-            file.sync_all()?;
+            vigil_turns::sync(|| file.sync_all())?;
             vigil_durable::sync_directory_of(&self.grubenv)?;
         }
         crash_point(point, "after");

@@ -84,7 +84,7 @@ impl Medium for Blocks {
             }
             start = end;
         }
-        self.file.sync_all()
+        vigil_turns::sync(|| self.file.sync_all())
     }
 
     fn mark_obsolete(&self) -> io::Result<()> {

@@ -21,6 +21,7 @@ pub(super) struct Asker {
 impl Updater {
     /// The answer, and the blob that goes with it.
     pub(super) fn answer(&mut self, request: Request, blob: &[u8], asker: Asker) -> (Response, Vec<u8>) {
+        vigil_turns::name(turn(&request));
         // The same person, at another prompt, may pause or give up what is in hand.
         let is_by_hand = asker.is_root && matches!(request, Request::Control { .. });
         if self.claim.is_some_and(|claim| claim != asker.peer) && request.is_change() && !is_by_hand {
@@ -91,5 +92,26 @@ impl Updater {
         };
         let response = result.unwrap_or_else(|error| refused("storage", &error.to_string()));
         (response, Vec::new())
+    }
+}
+
+/// What a turn that answers it is called among the turns of the loop.
+fn turn(request: &Request) -> &'static str {
+    match request {
+        Request::Hello { .. } => "request: hello",
+        Request::Status => "request: status",
+        Request::Refresh => "request: refresh",
+        Request::Follow { .. } => "request: follow",
+        Request::Target { .. } => "request: target",
+        Request::Install { .. } => "request: install",
+        Request::Control { .. } => "request: control",
+        Request::Claim => "request: claim",
+        Request::Next => "request: next",
+        Request::Feed { .. } => "request: feed",
+        Request::Contact(_) => "request: contact",
+        Request::Witness { .. } => "request: witness",
+        Request::Witnessed => "request: witnessed",
+        Request::ForgetWitness => "request: forget witness",
+        Request::Events { .. } => "request: events",
     }
 }

@@ -57,15 +57,25 @@ pub fn serve(
     let mut supervisor = Supervisor::ready();
     loop {
         let time = now();
+        let turn = vigil_turns::begin("work");
         let pause = service.work(time);
         let stalls = peers.iter().filter(|peer| peer.is_mid_way()).map(|peer| peer.last_moved + STALL);
         let feed = [service.feed(time.boot), supervisor.feed(time.boot)].into_iter().flatten();
         let pause = stalls.chain(refused_peers.due()).chain(feed).fold(pause, Pause::at_most);
+        drop(turn);
         let ready = wait(listener, &peers, pause)?;
 
+        let before = time.boot;
         let time = now();
+        if let Pause::Until(due) = pause
+            && time.boot > due
+        {
+            vigil_turns::late(time.boot - due.max(before));
+        }
+        let turn = vigil_turns::begin("peers");
         for (peer, ready) in peers.iter_mut().zip(&ready[1..]) {
             if *ready {
+                let _turn = vigil_turns::begin("request");
                 peer.last_moved = time.boot;
                 if let Err(error) = peer.serve(service, &mut buffer) {
                     debug!(%error, "a peer is gone");
@@ -83,6 +93,7 @@ pub fn serve(
         if let Some(count) = refused_peers.report(time.boot) {
             service.note("peer.refused", &format!("{count} connections by users without permission"));
         }
+        drop(turn);
     }
 }
 

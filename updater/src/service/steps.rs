@@ -55,7 +55,9 @@ impl Updater {
     }
 
     fn take(&mut self, now: Now) -> io::Result<Pause> {
-        let event = match self.engine.next(now) {
+        let step = self.engine.next(now);
+        vigil_turns::name(turn(&step));
+        let event = match step {
             Step::Rest => {
                 let pause = self.until_deadline();
                 // The room's applications come first: three quarters of the time are theirs.
@@ -416,4 +418,37 @@ pub(super) fn slot_cause(error: &io::Error) -> &'static str {
 
 fn failed(cause: &'static str, error: &io::Error) -> Event {
     Event::Failed { cause, message: error.to_string() }
+}
+
+/// What a turn that takes it is called among the turns of the loop.
+fn turn(step: &Step) -> &'static str {
+    match step {
+        Step::Rest => "step: rest",
+        Step::WaitUntil(_) => "step: wait",
+        Step::Refresh
+        | Step::FetchManifest { .. }
+        | Step::FetchIndex { .. }
+        | Step::FetchLeaves { .. }
+        | Step::FetchPatchIndex { .. }
+        | Step::FetchFrames { .. } => "step: fetch",
+        Step::RunGate => "step: run gate",
+        Step::BeginApply { .. } => "step: begin apply",
+        Step::Apply { .. } => "step: apply",
+        Step::Proceed => "step: proceed",
+        Step::Exclude { .. } => "step: exclude",
+        Step::PutFirst { .. } => "step: put first",
+        Step::MarkGood { .. } => "step: mark good",
+        Step::Revert { .. } => "step: revert",
+        Step::Reboot => "step: reboot",
+        Step::Reload => "step: reload",
+        Step::Map { .. } => "step: map",
+        Step::Plan => "step: plan",
+        Step::Make { .. } => "step: make",
+        Step::Settle => "step: settle",
+        Step::Seal => "step: seal",
+        Step::Unseal => "step: unseal",
+        Step::Inspect { .. } => "step: inspect",
+        Step::ReadBack { .. } => "step: read back",
+        Step::CompareImage { .. } => "step: compare image",
+    }
 }

@@ -40,7 +40,7 @@ impl Flusher {
             self.thread = Thread::start().inspect_err(|error| warn!(%error, "flushing in turns")).ok();
         }
         let sent = self.thread.as_ref().is_some_and(|thread| thread.files.send(Arc::clone(file)).is_ok());
-        self.state = if sent { State::UnderWay } else { State::Done(file.sync_data()) };
+        self.state = if sent { State::UnderWay } else { State::Done(vigil_turns::sync(|| file.sync_data())) };
         Ok(())
     }
 
@@ -49,10 +49,12 @@ impl Flusher {
         match std::mem::take(&mut self.state) {
             State::Idle => Ok(()),
             State::Done(result) => result,
-            State::UnderWay => match self.thread.as_ref().map(|thread| thread.results.recv()) {
-                Some(Ok(result)) => result,
-                _ => Err(io::Error::other("the flush was lost")),
-            },
+            State::UnderWay => {
+                match self.thread.as_ref().map(|thread| vigil_turns::sync(|| thread.results.recv())) {
+                    Some(Ok(result)) => result,
+                    _ => Err(io::Error::other("the flush was lost")),
+                }
+            }
         }
     }
 }

@@ -207,7 +207,7 @@ impl MapWriter {
         let hash = self.hash.clone().finalize();
         self.file.write_all(&hash)?;
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
+        vigil_turns::sync(|| file.sync_all())?;
         std::fs::rename(unfinished(&self.path), &self.path)?;
         vigil_durable::sync_directory_of(&self.path)
     }

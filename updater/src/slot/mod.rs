@@ -73,7 +73,7 @@ impl Part {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         file.set_len(size)?;
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)?;
-        file.sync_all()?;
+        vigil_turns::sync(|| file.sync_all())?;
         vigil_durable::sync_directory_of(path)?;
         drop(file);
         Self::open(path)
@@ -89,7 +89,7 @@ impl Part {
     pub fn write(&self, point: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         crash_point(point, "before");
         self.put(offset, bytes)?;
-        self.file.sync_data()?;
+        vigil_turns::sync(|| self.file.sync_data())?;
         crash_point(point, "after");
         Ok(())
     }
