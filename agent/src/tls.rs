@@ -47,7 +47,8 @@ pub fn client(ca_file: Option<&Path>, identity: Option<ClientIdentity<'_>>) -> i
     Ok(Arc::new(config))
 }
 
-fn roots(ca_file: Option<&Path>) -> io::Result<Arc<RootCertStore>> {
+/// Whom a connection trusts: what is in the file or, without one, the system's own.
+pub(crate) fn roots(ca_file: Option<&Path>) -> io::Result<Arc<RootCertStore>> {
     let Some(path) = ca_file else { return Ok(system_roots()) };
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {

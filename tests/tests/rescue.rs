@@ -98,7 +98,7 @@ fn with_vigild_dead_a_release_is_installed_from_a_stick_and_confirmed_when_vigil
     site.start()?;
     let output = site.vigil(&["install", "--from", &site.stick()])?;
     ensure!(output.status.success(), "{}", said(&output));
-    ensure!(said(&output).contains("verifying"), "no progress is shown: {}", said(&output));
+    ensure!(said(&output).contains("writing"), "no progress is shown: {}", said(&output));
     ensure!(site.device.restart_if_asked()?.as_deref() == Some("B"));
     let status = site.device.run_until(&["confirmed", "rolled_back"], LIMIT, |_| ())?;
     ensure!(status["state"] == "confirmed" && status["floor"] == 2, "{status}");

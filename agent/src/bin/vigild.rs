@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use lexopt::prelude::*;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::warn;
 use vigil_agent::config::Config;
 use vigil_agent::daemon::{self, Ended};
 use vigil_agent::identity::Identity;
@@ -133,6 +135,10 @@ fn run(path: &Path, config: &Config) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("VIGIL_LOG").unwrap_or_else(|_| level.into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     vigil_turns::open("vigild");
+    // Neither a core file nor another process of the same user tells what is in its memory.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        warn!(%error, "its memory can be dumped");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut terminate, mut interrupt) = {
         let _entered = runtime.enter();

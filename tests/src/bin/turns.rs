@@ -19,13 +19,14 @@ struct Row {
     micros: Vec<u64>,
     worst_micros: u64,
     bytes: Vec<u64>,
-    worst_bytes: u64,
+    /// Read and written in the turn that moved most.
+    most: [u64; 2],
 }
 
 impl Row {
     fn is_within(&self, kind: &str) -> bool {
         let most = if kind == LATE { LATE_MICROS } else { TURN_MICROS };
-        self.worst_micros <= most && self.worst_bytes <= TURN_BYTES
+        self.worst_micros <= most && self.most.iter().sum::<u64>() <= TURN_BYTES
     }
 }
 
@@ -45,14 +46,17 @@ fn read(directory: &Path) -> anyhow::Result<BTreeMap<(String, String), Row>> {
         let path = entry?.path();
         for line in std::fs::read_to_string(&path)?.lines() {
             let fields: Vec<_> = line.split('\t').collect();
-            let [program, kind, micros, worst_micros, bytes, worst_bytes] = fields[..] else {
+            let [program, kind, micros, worst_micros, bytes, read, written] = fields[..] else {
                 anyhow::bail!("{}: not a line of turns: {line}", path.display());
             };
             let row = rows.entry((program.to_owned(), kind.to_owned())).or_default();
             add(&mut row.micros, micros)?;
             add(&mut row.bytes, bytes)?;
             row.worst_micros = row.worst_micros.max(worst_micros.parse()?);
-            row.worst_bytes = row.worst_bytes.max(worst_bytes.parse()?);
+            let moved: [u64; 2] = [read.parse()?, written.parse()?];
+            if moved.iter().sum::<u64>() > row.most.iter().sum() {
+                row.most = moved;
+            }
         }
     }
     Ok(rows)
@@ -62,14 +66,24 @@ fn run(directory: &Path) -> anyhow::Result<bool> {
     let rows = read(directory)?;
     ensure!(!rows.is_empty(), "{}: no daemon has left anything there", directory.display());
     println!(
-        "{:<14} {:<22} {:>9}  {:>8} {:>8} {:>8} {:>8} {:>8}  {:>9} {:>9}",
-        "turns of", "about", "all", "<= 1 ms", "10 ms", "50 ms", "100 ms", "250 ms", "worst ms", "most KiB"
+        "{:<14} {:<22} {:>9}  {:>8} {:>8} {:>8} {:>8} {:>8}  {:>9} {:>8} {:>8}",
+        "turns of",
+        "about",
+        "all",
+        "<= 1 ms",
+        "10 ms",
+        "50 ms",
+        "100 ms",
+        "250 ms",
+        "worst ms",
+        "KiB read",
+        "written"
     );
     for ((program, kind), row) in &rows {
         // The meter's classes: 0.1, 1, 5, 10, 25, 50, 100, 250 ms and above.
         let upto = |count: usize| row.micros.iter().take(count).sum::<u64>();
         println!(
-            "{program:<14} {kind:<22} {:>9}  {:>8} {:>8} {:>8} {:>8} {:>8}  {:>9.1} {:>9}{}",
+            "{program:<14} {kind:<22} {:>9}  {:>8} {:>8} {:>8} {:>8} {:>8}  {:>9.1} {:>8} {:>8}{}",
             upto(9),
             upto(2),
             upto(4),
@@ -77,7 +91,8 @@ fn run(directory: &Path) -> anyhow::Result<bool> {
             upto(7),
             upto(8),
             row.worst_micros as f64 / 1000.0,
-            row.worst_bytes >> 10,
+            row.most[0] >> 10,
+            row.most[1] >> 10,
             if row.is_within(kind) { "" } else { "  OVER" }
         );
     }

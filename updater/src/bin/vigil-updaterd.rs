@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use lexopt::prelude::*;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tracing::warn;
 use vigil_updater::config::{BootConfig, Config};
 use vigil_updater::service::{self, Access, Service};
@@ -163,6 +164,10 @@ fn print_boot_order(config: &Config, json: bool) -> anyhow::Result<()> {
 fn run(config: Config) -> anyhow::Result<()> {
     memory::give_back_large();
     vigil_turns::open("vigil-updaterd");
+    // Neither a core file nor another process of the same user tells what is in its memory.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        warn!(%error, "its memory can be dumped");
+    }
     let confined = match sandbox::confine() {
         Ok(()) => true,
         Err(error) if config.require_seccomp => {

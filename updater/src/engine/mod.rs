@@ -601,7 +601,7 @@ impl Engine {
         vec![]
     }
 
-    /// When [`Engine::on`] must be told [`Event::Tick`] at the latest, if nothing else happens.
+    /// When [`Engine::on`] must be told [`Event::Tick`] at the latest, if nothing else happens: once it was, this lies ahead.
     pub fn deadline(&self) -> Option<Duration> {
         let state = self.journal.state;
         let deadline = if matches!(state, State::Trial | State::Good) {
@@ -614,7 +614,7 @@ impl Engine {
             self.judging_deadline()
         };
         let mark_at = self.gate.mark_at.filter(|_| !self.gate.marked);
-        [deadline, self.not_before, mark_at, self.return_deadline()].into_iter().flatten().min()
+        [deadline, mark_at, self.return_deadline()].into_iter().flatten().min()
     }
 }
 

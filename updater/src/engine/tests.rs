@@ -320,7 +320,17 @@ impl World {
             carrier: self.behaviour.network_answers,
             gateway: self.behaviour.network_answers,
         };
-        let step = self.engine.as_ref().unwrap().next(self.now());
+        // As the service does before each step.
+        self.tell(Event::Tick);
+        let Some(engine) = self.engine.as_ref() else { return };
+        let step = engine.next(self.now());
+        if step.is_others() {
+            // Else the service would ask again and again for nothing.
+            assert!(
+                engine.deadline().is_none_or(|due| due > self.now().boot),
+                "{step:?} with a deadline that has passed"
+            );
+        }
         let (manifest, index) = release(self.sequence);
         match step {
             Step::Rest => {}
@@ -570,6 +580,11 @@ fn fetches_that_fail_are_tried_again_ever_more_slowly_and_then_given_up() {
         let Step::WaitUntil(time) = world.engine.as_ref().unwrap().next(world.now()) else { panic!() };
         pauses.push(time.as_secs() - world.millis / 1000);
         world.millis = time.as_millis() as u64;
+        // From then on it waits for the courier, and not for what has passed.
+        world.tell(Event::Tick);
+        let engine = world.engine.as_ref().unwrap();
+        assert!(engine.next(world.now()).is_others());
+        assert!(engine.deadline().unwrap() > world.now().boot);
     }
     assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256]);
     world.tell(Event::FetchFailed { cause: cause::FETCH, message: "404".into() });

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use vigil_tuf::{Fetched, Role, encoded_path};
 use vigil_wire::{Fetch, Need, Response, State, Trouble};
 
-use super::make::{Due, Expected, Refusal};
+use super::make::{Due, Expected, Refusal, Taken};
 use super::steps::slot_cause;
 use super::{Updater, now};
 use crate::engine::plan::REQUEST_BYTES;
@@ -74,6 +74,9 @@ impl Updater {
             return Ok(Response::Idle);
         }
         self.courier.open = None;
+        if self.go_on_writing(now())? {
+            return Ok(Response::Working);
+        }
         self.settle()?;
         let Some((what, path, offset, length, exact)) = self.wanted()? else {
             return Ok(if self.engine.is_busy() { Response::Working } else { Response::Idle });
@@ -488,11 +491,11 @@ impl Updater {
             let Some(bytes) = open.buffer.get(used + gap..used + gap + next.compressed as usize) else {
                 break Ok(Going::On);
             };
-            *position = next.offset + u64::from(next.compressed);
             let taken = self.take_frame(now(), next, bytes);
             match taken {
-                Ok(Ok(true)) => {}
-                Ok(Ok(false)) => break Ok(Going::Elsewhere),
+                Ok(Ok(Taken::Used)) => *position = next.offset + u64::from(next.compressed),
+                Ok(Ok(Taken::Later)) => break Ok(Going::Later),
+                Ok(Ok(Taken::Elsewhere)) => break Ok(Going::Elsewhere),
                 Ok(Err(refusal)) => break Err(refusal),
                 // Its disk is full: the unit is fetched again when that may have passed.
                 Err(error) => break Err((cause::STORAGE, error.to_string())),

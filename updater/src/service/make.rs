@@ -14,7 +14,7 @@ use super::steps::slot_cause;
 use super::survey::{Known, is_whole};
 use crate::engine::plan::{BLOCK_BYTES, frames_for, joins, small_frames_for, spans};
 use crate::engine::{Event, Now, Step, Way, cause};
-use crate::release::patch::Block;
+use crate::release::patch::{Block, Range};
 use crate::release::{Before, ChunkHash, Kind, Leaf, Packer, Unit, Unpacking, Vouched, blob_path, is_zero};
 use crate::slot::HEAD_BYTES;
 
@@ -30,6 +30,36 @@ pub(super) struct Making {
     distrusts: bool,
     /// The frame that holds all is not used: the image before the unit does not read back as it was written.
     shuns_whole: bool,
+    /// Of what the device has: up to which chunk it was looked for, and up to which byte the target slot was read.
+    looked: usize,
+    read: Result<usize, Unreadable>,
+    /// What the frame in turn is decoded with, as far as it was read.
+    reading: Option<Reading>,
+    /// Nothing lacks.
+    is_whole: bool,
+    /// As far as it was written, once it is what was signed.
+    writing: Option<Writing>,
+}
+
+/// The unit's place in the target slot cannot be read.
+#[derive(Clone, Copy)]
+struct Unreadable;
+
+/// What is read before a frame can be decoded.
+enum Reading {
+    /// The image before the unit.
+    Behind { bytes: Vec<u8>, done: usize },
+    /// The ranges of a patch, of which so many are there.
+    Ranges { unpacking: Unpacking, done: usize },
+}
+
+/// A unit on its way into the slot.
+#[derive(Default)]
+struct Writing {
+    /// Up to there it was seen to.
+    at: usize,
+    /// What was written of it.
+    bytes: u64,
 }
 
 /// Where a chunk's bytes came from.
@@ -74,6 +104,17 @@ impl Making {
 
     fn length(&self, at: usize) -> usize {
         self.leaf.chunks[at].length as usize
+    }
+
+    /// Whether all that the device has was looked for.
+    fn is_filled(&self) -> bool {
+        self.looked == self.leaf.chunks.len()
+    }
+
+    /// Looks anew for what the device has.
+    fn begin_anew(&mut self) {
+        (self.looked, self.read, self.is_whole) = (0, Ok(0), false);
+        self.filled.fill(None);
     }
 }
 
@@ -124,6 +165,17 @@ enum Decoded {
     Unfit,
     /// This device's zstd does not make of the unpacked blocks what the publisher's does.
     PackedOtherwise,
+    /// Not yet: more of what it is decoded with is to be read first.
+    Later,
+}
+
+/// What became of a frame that came whole.
+pub(super) enum Taken {
+    Used,
+    /// Other frames are due now.
+    Elsewhere,
+    /// It is still to be used, in another turn.
+    Later,
 }
 
 /// Why a frame was not used.
@@ -132,8 +184,7 @@ pub(super) type Refusal = (&'static str, String);
 impl Updater {
     /// The file to fetch frames from and the frames to fetch from it in one request, for this unit first.
     pub(super) fn expected(&mut self, image: usize, unit: usize) -> io::Result<(String, Vec<Expected>)> {
-        self.begin_making(image, unit)?;
-        if self.reroute_if_short(super::now())? {
+        if !self.begin_making(image, unit)? || self.reroute_if_short(super::now())? {
             return Ok((String::new(), vec![]));
         }
         let mut expected: Vec<Expected> = Vec::new();
@@ -211,20 +262,36 @@ impl Updater {
         self.engine.work()?.index(image)?.units().get(number).cloned()
     }
 
-    /// Begins with a unit, unless it is begun: with what the device has of it.
-    fn begin_making(&mut self, image: usize, number: usize) -> io::Result<()> {
-        if self.making.as_ref().is_some_and(|making| making.image == image && making.number == number) {
-            return Ok(());
+    /// Begins with a unit, unless it is begun: with what the device has of it. Whether all of that was looked for; else it goes on
+    /// in another turn.
+    pub(super) fn begin_making(&mut self, image: usize, number: usize) -> io::Result<bool> {
+        if let Some(mut making) =
+            self.making.take_if(|making| making.image == image && making.number == number)
+        {
+            self.fill(&mut making);
+            return Ok(self.making.insert(making).is_filled());
         }
         self.open_parts()?;
         let unit = self.unit_of(image, number).ok_or_else(|| io::Error::other("there is no such unit"))?;
         let leaf = self.leaf(image, number)?;
         self.unit.resize(unit.length as usize, 0);
         let filled = vec![None; leaf.chunks.len()];
-        let mut making = Making { image, number, unit, leaf, filled, distrusts: false, shuns_whole: false };
+        let mut making = Making {
+            image,
+            number,
+            unit,
+            leaf,
+            filled,
+            distrusts: false,
+            shuns_whole: false,
+            looked: 0,
+            read: Ok(0),
+            reading: None,
+            is_whole: false,
+            writing: None,
+        };
         self.fill(&mut making);
-        self.making = Some(making);
-        Ok(())
+        Ok(self.making.insert(making).is_filled())
     }
 
     /// Has other frames fetched if those that are planned do not bring all that is lacking, and none if nothing is: what
@@ -255,9 +322,12 @@ impl Updater {
         Ok(is_short || is_needless)
     }
 
-    /// Makes a unit of what the device has.
+    /// Makes a unit of what the device has, or goes on with that.
     pub(super) fn make(&mut self, now: Now, image: usize, number: usize) -> io::Result<()> {
-        match self.begin_making(image, number).and_then(|()| self.finish_making(now)) {
+        let made = self
+            .begin_making(image, number)
+            .and_then(|filled| if filled { self.finish_making(now) } else { Ok(()) });
+        match made {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.making = None;
@@ -266,23 +336,33 @@ impl Updater {
         }
     }
 
-    /// Decodes a frame that has come whole, and makes its unit when it was the last one. False when other frames are due
-    /// now.
+    /// Goes on with the unit of which nothing lacks, if there is one. Whether there was.
+    pub(super) fn go_on_writing(&mut self, now: Now) -> io::Result<bool> {
+        let is_whole = self.making.as_ref().is_some_and(|making| making.is_whole);
+        if is_whole {
+            self.finish_making(now)?;
+        }
+        Ok(is_whole)
+    }
+
+    /// Decodes a frame that has come whole, and begins to write its unit when it was the last one.
     pub(super) fn take_frame(
         &mut self,
         now: Now,
         expected: &Expected,
         bytes: &[u8],
-    ) -> io::Result<Result<bool, Refusal>> {
+    ) -> io::Result<Result<Taken, Refusal>> {
+        if !self.begin_making(expected.image, expected.unit)? {
+            return Ok(Ok(Taken::Later));
+        }
         let Some(vouched) = Vouched::new(bytes, &expected.sha256) else {
             let message = format!("a frame of unit {} has not the hash that was signed", expected.unit);
             return Ok(Err((cause::FETCH_CORRUPT, message)));
         };
-        self.begin_making(expected.image, expected.unit)?;
         if self.reroute_if_short(now)? {
-            return Ok(Ok(false));
+            return Ok(Ok(Taken::Elsewhere));
         }
-        let Some(mut making) = self.making.take() else { return Ok(Ok(false)) };
+        let Some(mut making) = self.making.take() else { return Ok(Ok(Taken::Elsewhere)) };
         let decoded = match expected.frame {
             Some(frame) => self.decode_frame(&mut making, frame, vouched),
             None => self.decode_patch(&mut making, vouched),
@@ -302,8 +382,9 @@ impl Updater {
                 // earlier frame is needed first.
                 warn!(unit, "a frame does not fit what is there");
                 self.reroute(now, frames)?;
-                Ok(Ok(false))
+                Ok(Ok(Taken::Elsewhere))
             }
+            Ok(Decoded::Later) => Ok(Ok(Taken::Later)),
             Ok(Decoded::PackedOtherwise) => {
                 self.note(
                     "patch.unusable",
@@ -313,17 +394,17 @@ impl Updater {
                 // Some of it was put into its place already.
                 self.making = None;
                 self.tell(now, Event::PatchForgone { image })?;
-                Ok(Ok(false))
+                Ok(Ok(Taken::Elsewhere))
             }
             Ok(Decoded::Done) if is_whole => {
                 self.finish_making(now)?;
-                Ok(Ok(true))
+                Ok(Ok(Taken::Used))
             }
             Ok(Decoded::Done) => {
                 if let Some(frame) = expected.frame {
                     self.tell(now, Event::Decoded { image, unit, frame })?;
                 }
-                Ok(Ok(true))
+                Ok(Ok(Taken::Used))
             }
         }
     }
@@ -340,7 +421,9 @@ impl Updater {
         let first = chunks.first().copied().ok_or("an empty frame")?;
         let offsets: Vec<_> = making.leaf.offsets().collect();
         let context = making.leaf.context_of(frame, offsets[first]);
-        self.repeat(making).map_err(|error| error.to_string())?;
+        if !self.repeat(making).map_err(|error| error.to_string())? {
+            return Ok(Decoded::Later);
+        }
         let is_there = |at: usize| {
             making.filled[at].is_some() || offsets[at] as usize + making.length(at) <= context.start
         };
@@ -355,7 +438,9 @@ impl Updater {
                 decoded?;
             }
             Some(before) => {
-                self.read_behind(making, before);
+                if !self.read_behind(making, before) {
+                    return Ok(Decoded::Later);
+                }
                 let behind = std::mem::take(&mut self.behind);
                 let Some(prefix) = behind.last(making.image, making.unit.offset, before.length) else {
                     making.shuns_whole = true;
@@ -371,18 +456,37 @@ impl Updater {
     }
 
     /// Reads the image right before the unit from the target slot, unless it is still in memory. Nothing is if that is not what it
-    /// should be.
-    fn read_behind(&mut self, making: &Making, before: Before) {
+    /// should be. Whether all was read; else it goes on in another turn.
+    fn read_behind(&mut self, making: &mut Making, before: Before) -> bool {
         let (image, end) = (making.image, making.unit.offset);
         if self.behind.last(image, end, before.length).is_some() {
-            return;
+            return true;
         }
-        let mut bytes = std::mem::take(&mut self.behind).into_buffer();
-        bytes.resize(before.length as usize, 0);
-        let is_read = self.read_made(image, end - u64::from(before.length), &mut bytes).is_ok();
-        if is_read && Vouched::by_half(&bytes, &before.sha256).is_some() {
+        let (mut bytes, mut done) = match making.reading.take() {
+            Some(Reading::Behind { bytes, done }) => (bytes, done),
+            _ => {
+                let mut bytes = std::mem::take(&mut self.behind).into_buffer();
+                bytes.resize(before.length as usize, 0);
+                (bytes, 0)
+            }
+        };
+        let begin = end - u64::from(before.length);
+        while done < bytes.len() {
+            if self.turn.is_spent() {
+                making.reading = Some(Reading::Behind { bytes, done });
+                return false;
+            }
+            let next = bytes.len().min(done + PIECE);
+            if self.read_made(image, begin + done as u64, &mut bytes[done..next]).is_err() {
+                return true;
+            }
+            self.turn.spend(next - done);
+            done = next;
+        }
+        if Vouched::by_half(&bytes, &before.sha256).is_some() {
             self.behind = Behind::new(image, end, bytes);
         }
+        true
     }
 
     /// Reads what was made of the image already.
@@ -401,14 +505,22 @@ impl Updater {
         };
         // Patches take as much memory as there is for both.
         self.behind = Behind::default();
-        let mut unpacking = Unpacking::new(&patch.ranges);
-        let mut rest = unpacking.packed();
-        for range in &patch.ranges {
-            let (bytes, behind) = rest.split_at_mut(range.length as usize);
-            if running.read_exact_at(bytes, range.begin).is_err() {
+        let (mut unpacking, mut done) = match making.reading.take() {
+            Some(Reading::Ranges { unpacking, done }) => (unpacking, done),
+            _ => (Unpacking::new(&patch.ranges), 0),
+        };
+        let packed = patch.ranges.iter().map(|range| range.length as usize).sum();
+        while done < packed {
+            if self.turn.is_spent() {
+                making.reading = Some(Reading::Ranges { unpacking, done });
+                return Ok(Decoded::Later);
+            }
+            let (begin, length) = piece_of(&patch.ranges, done).ok_or("ranges without an end")?;
+            if running.read_exact_at(&mut unpacking.packed()[done..done + length], begin).is_err() {
                 return Ok(Decoded::Unfit);
             }
-            rest = behind;
+            self.turn.spend(length);
+            done += length;
         }
         let told = |error: String| format!("unit {} of the image: {error}", making.number);
         // Nothing that is not vouched for reaches the decompressor.
@@ -487,12 +599,15 @@ impl Updater {
         }
     }
 
-    /// Holds the whole unit against its digest, and writes what differs from what is in the slot.
+    /// Holds the whole unit against its digest, and writes what differs from what is in the slot: as much as fits into a turn.
     fn finish_making(&mut self, now: Now) -> io::Result<()> {
         let Some(mut making) = self.making.take() else { return Ok(()) };
         if self.parts.get(making.image).is_none() {
             // The install was given up meanwhile.
             return Ok(());
+        }
+        if making.writing.is_some() {
+            return self.write_unit(now, making);
         }
         let lacks = making.lacks();
         if lacks.contains(&true) {
@@ -500,14 +615,20 @@ impl Updater {
             self.making = Some(making);
             return self.reroute(now, frames);
         }
-        self.repeat(&mut making)?;
+        making.is_whole = true;
+        if !self.repeat(&mut making)? {
+            self.making = Some(making);
+            return Ok(());
+        }
         let index = self.engine.work().and_then(|work| work.index(making.image));
         let has_chunks = index.is_some_and(|index| index.chunking().is_some());
         if index.is_some_and(|index| index.matches(making.number, &making.leaf, &self.unit)) {
             if has_chunks {
                 self.behind.push(making.image, making.unit.offset, &self.unit);
             }
-            return self.write_unit(now, &making);
+            self.keep_head(making.image, making.number)?;
+            making.writing = Some(Writing::default());
+            return self.write_unit(now, making);
         }
         if making.distrusts || !has_chunks {
             let message = format!("unit {} of the image is not what was signed", making.number);
@@ -515,7 +636,7 @@ impl Updater {
         }
         // Another chunk with the same short hash: all of them are fetched.
         making.distrusts = true;
-        making.filled.fill(None);
+        making.begin_anew();
         self.fill(&mut making);
         let frames = making.frames_lacked();
         self.making = Some(making);
@@ -539,19 +660,25 @@ impl Updater {
         self.tell(now, Event::Rerouted { image, unit, way })
     }
 
-    /// Fills in what the device has. What cannot be read is not there: it is fetched.
+    /// Fills in what the device has, as much as fits into a turn. What cannot be read is not there: it is fetched.
     fn fill(&mut self, making: &mut Making) {
-        self.scratch.resize(making.unit.length as usize, 0);
         let Some(part) = self.parts.get(making.image) else { return };
-        let is_read = part.read(making.unit.offset, &mut self.scratch).is_ok();
         let known = self.known.get(making.image);
         let running = known.and_then(|known| known.running.as_ref());
-        for (at, offset) in making.leaf.offsets().collect::<Vec<_>>().into_iter().enumerate() {
+        self.scratch.resize(making.unit.length as usize, 0);
+        let first: u32 = making.leaf.chunks[..making.looked].iter().map(|chunk| chunk.length).sum();
+        let mut end = first as usize;
+        while !making.is_filled() {
+            let at = making.looked;
             let chunk = making.leaf.chunks[at];
-            let begin = offset as usize;
-            let range = begin..begin + chunk.length as usize;
+            let is_sought = matches!(chunk.kind, Kind::Data(_)) && !making.distrusts;
+            if is_sought && self.turn.is_spent() {
+                return;
+            }
+            let range = end..end + chunk.length as usize;
+            (making.looked, end) = (at + 1, range.end);
             let hash = match chunk.kind {
-                Kind::Data(hash) if !making.distrusts => hash,
+                Kind::Data(hash) if is_sought => hash,
                 Kind::Zero => {
                     self.unit[range].fill(0);
                     making.filled[at] = Some(Source::Free);
@@ -559,19 +686,32 @@ impl Updater {
                 }
                 Kind::Data(_) | Kind::Same { .. } => continue,
             };
+            // In large pieces, of which a chunk is one part.
+            while let Ok(read) = making.read
+                && read < range.end
+            {
+                let read = read.max(range.start / PIECE * PIECE);
+                let next = self.scratch.len().min(read + PIECE);
+                self.turn.spend(next - read);
+                let is_read =
+                    part.read(making.unit.offset + read as u64, &mut self.scratch[read..next]).is_ok();
+                making.read = if is_read { Ok(next) } else { Err(Unreadable) };
+            }
             let is_it = |bytes: &[u8]| ChunkHash::of(bytes).short() == hash;
             let there = &self.scratch[range.clone()];
             // Blank flash need not be hashed: no chunk of data is blank.
-            if is_read && !is_zero(there) && is_it(there) {
+            if making.read.is_ok() && !is_zero(there) && is_it(there) {
                 self.unit[range].copy_from_slice(there);
                 making.filled[at] = Some(Source::Present);
                 continue;
             }
             let seeds = known.into_iter().flat_map(|known| known.seeds.find(hash));
             let bytes = &mut self.unit[range];
+            let turn = &mut self.turn;
             let found = seeds
                 .filter(|seed| seed.length == chunk.length && is_whole(seed, making.unit.offset))
                 .find(|seed| {
+                    turn.spend(bytes.len());
                     let read = match running {
                         Some(running) if !seed.in_target => running.read_exact_at(bytes, seed.offset),
                         _ if seed.in_target => part.read(seed.offset, bytes),
@@ -584,8 +724,9 @@ impl Updater {
         }
     }
 
-    /// Fills in what repeats a chunk before it, as far as that one is there.
-    fn repeat(&mut self, making: &mut Making) -> io::Result<()> {
+    /// Fills in what repeats a chunk before it, as far as that one is there. Whether it came to an end; else it goes on in another
+    /// turn.
+    fn repeat(&mut self, making: &mut Making) -> io::Result<bool> {
         let offsets: Vec<_> = making.leaf.offsets().collect();
         for at in 0..offsets.len() {
             let Kind::Same { begin: other, .. } = making.leaf.chunks[at].kind else { continue };
@@ -602,7 +743,9 @@ impl Updater {
                     let inside = inside as usize;
                     self.unit.copy_within(inside..inside + range.len(), range.start);
                 }
+                None if self.turn.is_spent() => return Ok(false),
                 None => {
+                    self.turn.spend(range.len());
                     let mut unit = std::mem::take(&mut self.unit);
                     let read = self.read_made(making.image, other, &mut unit[range]);
                     self.unit = unit;
@@ -611,36 +754,48 @@ impl Updater {
             }
             making.filled[at] = Some(Source::Free);
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Writes those blocks of the unit that are not in the target slot, and lets the flusher bring them to the disk.
-    fn write_unit(&mut self, now: Now, making: &Making) -> io::Result<()> {
+    /// Writes those blocks of the unit that are not in the target slot, as many as fit into a turn, and lets the flusher bring
+    /// them to the disk after the last one.
+    fn write_unit(&mut self, now: Now, mut making: Making) -> io::Result<()> {
         let (image, unit) = (making.image, making.number);
-        if let Err(error) = self.keep_head(image, unit) {
-            // Its disk is full: that may pass.
-            self.making = None;
-            return Err(error);
-        }
+        let mut writing = making.writing.take().unwrap_or_default();
         self.settle()?;
         let Some(part) = self.parts.get(image) else { return Ok(()) };
         self.scratch.resize(self.unit.len(), 0);
-        // Writing may mend a block that cannot be read.
-        let is_read = part.read(making.unit.offset, &mut self.scratch).is_ok();
-        crash_point("slot.frame", "before");
+        if writing.at == 0 {
+            crash_point("slot.frame", "before");
+        }
         let mut written = Ok(());
-        let (mut at, mut bytes) = (0, 0);
-        let block = BLOCK_BYTES as usize;
-        let blocks = || (self.unit.chunks(block), self.scratch.chunks(block));
-        let differs: Vec<bool> =
-            blocks().0.zip(blocks().1).map(|(new, old)| !is_read || new != old).collect();
-        for run in differs.chunk_by(|one, other| one == other) {
-            let end = (at + run.len() * block).min(self.unit.len());
-            if run[0] && written.is_ok() {
-                written = part.put(making.unit.offset + at as u64, &self.unit[at..end]);
-                bytes += (end - at) as u64;
+        while writing.at < self.unit.len() && written.is_ok() && !self.turn.is_spent() {
+            let piece = writing.at..self.unit.len().min(writing.at + PIECE);
+            let offset = making.unit.offset + writing.at as u64;
+            // Writing may mend a block that cannot be read.
+            let is_read = part.read(offset, &mut self.scratch[piece.clone()]).is_ok();
+            self.turn.spend(2 * piece.len());
+            let (new, old) = (&self.unit[piece.clone()], &self.scratch[piece.clone()]);
+            let differs: Vec<bool> = new
+                .chunks(BLOCK_BYTES as usize)
+                .zip(old.chunks(BLOCK_BYTES as usize))
+                .map(|(new, old)| !is_read || new != old)
+                .collect();
+            let mut at = 0;
+            for run in differs.chunk_by(|one, other| one == other) {
+                let end = (at + run.len() * BLOCK_BYTES as usize).min(new.len());
+                if run[0] && written.is_ok() {
+                    written = part.put(offset + at as u64, &new[at..end]);
+                    writing.bytes += (end - at) as u64;
+                }
+                at = end;
             }
-            at = end;
+            writing.at = piece.end;
+        }
+        if written.is_ok() && writing.at < self.unit.len() {
+            making.writing = Some(writing);
+            self.making = Some(making);
+            return Ok(());
         }
         if let Err(error) = written.and_then(|()| part.flush_behind(&mut self.flusher)) {
             let (cause, message) = (slot_cause(&error), error.to_string());
@@ -649,7 +804,7 @@ impl Updater {
         self.unflushed = Some((image, unit));
         self.count(|outcome| {
             making.count(outcome);
-            outcome.write_bytes += bytes;
+            outcome.write_bytes += writing.bytes;
         });
         self.tell(now, Event::Begun { image, unit })
     }
@@ -668,27 +823,64 @@ impl Updater {
         self.tell(super::now(), event)
     }
 
-    /// Makes what the device has all of, until a unit is due that needs frames. A long run of such units is cut: nobody waits
-    /// for an answer, and no watchdog, while gigabytes are copied.
+    /// Makes what the device has all of, until a unit is due that needs frames: as much as fits into a turn.
     pub(super) fn make_up_to_frames(&mut self) -> io::Result<Due> {
-        for _ in 0..UNITS_AT_ONCE {
+        loop {
             let now = super::now();
+            if self.go_on_writing(now)? {
+                if self.turn.is_spent() {
+                    return Ok(Due::Later);
+                }
+                continue;
+            }
             match self.engine.next(now) {
+                Step::Make { .. } if self.turn.is_spent() => return Ok(Due::Later),
                 Step::Make { image, unit } => self.make(now, image, unit)?,
                 Step::FetchFrames { image, unit } => return Ok(Due::Frames(image, unit)),
                 _ => return Ok(Due::Nothing),
             }
         }
-        Ok(match self.engine.next(super::now()) {
-            Step::Make { .. } => Due::Later,
-            Step::FetchFrames { image, unit } => Due::Frames(image, unit),
-            _ => Due::Nothing,
-        })
     }
 }
 
-/// Units that are made in one answer.
-const UNITS_AT_ONCE: usize = 2;
+/// How much a turn of the loop may move from and to the disk: nobody waits for an answer, and no watchdog, while gigabytes are
+/// copied.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    bytes: usize,
+}
+
+/// What a turn moves, unless the last piece of it is larger than what was left.
+const TURN_BYTES: usize = 512 * 1024;
+/// Read or written at once.
+pub(super) const PIECE: usize = 256 * 1024;
+
+impl Turn {
+    /// Another turn begins.
+    pub(super) fn renew(&mut self) {
+        self.bytes = 0;
+    }
+
+    pub(super) fn spend(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.bytes >= TURN_BYTES
+    }
+}
+
+/// The piece of the ranges that comes after so many of their bytes: where it begins, and its length.
+fn piece_of(ranges: &[Range], mut done: usize) -> Option<(u64, usize)> {
+    for range in ranges {
+        let length = range.length as usize;
+        if done < length {
+            return Some((range.begin + done as u64, (length - done).min(PIECE)));
+        }
+        done -= length;
+    }
+    None
+}
 
 /// What is due once what the device has is made.
 pub(super) enum Due {

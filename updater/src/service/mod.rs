@@ -78,6 +78,10 @@ pub struct Updater {
     /// What a frame decodes to, or what the target slot has in place of the unit.
     scratch: Vec<u8>,
     making: Option<make::Making>,
+    /// A unit that is being read back: its image, its number, and how many bytes of it are in `unit`.
+    checking: Option<(usize, usize, usize)>,
+    /// What this turn of the loop may still move.
+    turn: make::Turn,
     behind: behind::Behind,
     /// What is known of each image.
     known: Vec<survey::Known>,
@@ -190,6 +194,8 @@ impl Updater {
             unit: Vec::new(),
             scratch: Vec::new(),
             making: None,
+            checking: None,
+            turn: make::Turn::default(),
             behind: behind::Behind::default(),
             known: Vec::new(),
             mapping: None,
@@ -262,6 +268,7 @@ impl Updater {
                     self.unit = Vec::new();
                     self.scratch = Vec::new();
                     self.making = None;
+                    self.checking = None;
                     self.behind = behind::Behind::default();
                     self.known = Vec::new();
                     self.decoder = Decoder::default();

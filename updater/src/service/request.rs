@@ -22,6 +22,7 @@ impl Updater {
     /// The answer, and the blob that goes with it.
     pub(super) fn answer(&mut self, request: Request, blob: &[u8], asker: Asker) -> (Response, Vec<u8>) {
         vigil_turns::name(turn(&request));
+        self.turn.renew();
         // The same person, at another prompt, may pause or give up what is in hand.
         let is_by_hand = asker.is_root && matches!(request, Request::Control { .. });
         if self.claim.is_some_and(|claim| claim != asker.peer) && request.is_change() && !is_by_hand {

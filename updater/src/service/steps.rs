@@ -9,6 +9,7 @@ use tracing::warn;
 
 use super::child::{LOOK, Run};
 use super::gate::{GateRun, GateState};
+use super::make::PIECE;
 use super::{Pause, Updater};
 use crate::config::Place;
 use crate::engine::{Event, Now, Step, Work, cause};
@@ -29,6 +30,7 @@ impl Updater {
             }
             self.retry_at = None;
         }
+        self.turn.renew();
         let rebooting = self.look_at_reboot(now);
         let result = self.tell(now, Event::Tick).and_then(|()| self.take(now));
         let result = result.map(|pause| rebooting.map_or(pause, |look| pause.at_most(look)));
@@ -55,6 +57,10 @@ impl Updater {
     }
 
     fn take(&mut self, now: Now) -> io::Result<Pause> {
+        if self.go_on_writing(now)? {
+            vigil_turns::name("step: write");
+            return Ok(Pause::None);
+        }
         let step = self.engine.next(now);
         vigil_turns::name(turn(&step));
         let event = match step {
@@ -70,10 +76,13 @@ impl Updater {
             | Step::FetchManifest { .. }
             | Step::FetchIndex { .. }
             | Step::FetchLeaves { .. }
-            | Step::FetchPatchIndex { .. }
-            | Step::FetchFrames { .. } => {
-                return Ok(self.until_deadline());
-            }
+            | Step::FetchPatchIndex { .. } => return Ok(self.until_deadline()),
+            // So too, but what the device has of the unit can be looked for meanwhile.
+            Step::FetchFrames { image, unit } => match self.begin_making(image, unit) {
+                Ok(true) => return Ok(self.until_deadline()),
+                Ok(false) => return Ok(Pause::None),
+                Err(error) => failed(slot_cause(&error), &error),
+            },
             Step::RunGate => return self.run_gate(now),
             Step::BeginApply { image } => Event::ApplyBegun { image },
             Step::Apply { image, sha256 } => return self.run_hook(now, image, sha256),
@@ -163,11 +172,13 @@ impl Updater {
                 Err(error) => failed(slot_cause(&error), &error),
             },
             Step::Inspect { image, unit } => match self.unit_matches(image, unit) {
-                Ok(matches) => Event::Inspected { image, unit, matches },
+                Ok(None) => return Ok(Pause::None),
+                Ok(Some(matches)) => Event::Inspected { image, unit, matches },
                 Err(error) => failed(slot_cause(&error), &error),
             },
             Step::ReadBack { image, unit } => match self.unit_matches(image, unit) {
-                Ok(matches) => Event::ReadBack { image, unit, matches },
+                Ok(None) => return Ok(Pause::None),
+                Ok(Some(matches)) => Event::ReadBack { image, unit, matches },
                 Err(error) => failed(slot_cause(&error), &error),
             },
             Step::CompareImage { image } => {
@@ -226,19 +237,33 @@ impl Updater {
         Ok(Some(work))
     }
 
-    /// Reads a unit of the target slot from the disk and holds it against the index. Keeps the image's hash up.
-    fn unit_matches(&mut self, image: usize, number: usize) -> io::Result<bool> {
+    /// Reads a unit of the target slot from the disk, as much as fits into a turn, and holds it against the index. Keeps the image's
+    /// hash up. None as long as there is more to read.
+    fn unit_matches(&mut self, image: usize, number: usize) -> io::Result<Option<bool>> {
         self.settle()?;
         self.open_parts()?;
-        let leaf = self.leaf(image, number)?;
+        self.making = None;
         let Some((index, part)) =
             self.engine.work().and_then(|work| work.index(image)).zip(self.parts.get(image))
         else {
             return Err(io::Error::other("there is no such image"));
         };
         let unit = &index.units()[number];
+        let mut done = match self.checking.take() {
+            Some((of_image, of_unit, done)) if (of_image, of_unit) == (image, number) => done,
+            _ => 0,
+        };
         self.unit.resize(unit.length as usize, 0);
-        part.read_back(unit.offset, &mut self.unit)?;
+        while done < self.unit.len() {
+            if self.turn.is_spent() {
+                self.checking = Some((image, number, done));
+                return Ok(None);
+            }
+            let next = self.unit.len().min(done + PIECE);
+            part.read_back(unit.offset + done as u64, &mut self.unit[done..next])?;
+            self.turn.spend(next - done);
+            done = next;
+        }
         if number == 0 {
             self.image_hash = Sha256::default();
             // Its first bytes are blank until all else is verified: they are held in their place.
@@ -250,7 +275,9 @@ impl Updater {
             }
         }
         self.image_hash.update(&self.unit);
-        Ok(index.matches(number, &leaf, &self.unit))
+        let leaf = self.leaf(image, number)?;
+        let index = self.engine.work().and_then(|work| work.index(image));
+        Ok(index.map(|index| index.matches(number, &leaf, &self.unit)))
     }
 
     /// Blanks the first bytes of every part: even with boot variables that are lost, and then say "A B", no

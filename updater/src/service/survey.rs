@@ -11,11 +11,12 @@ use tracing::{info, warn};
 use vigil_wire::{PlanStatus, ProgressState};
 
 use super::Updater;
+use super::make::PIECE;
 use crate::config::Place as ConfigPlace;
 use crate::engine::plan::{Candidate, Place, Planner, REQUEST_BYTES};
 use crate::engine::{Survey, Way};
 use crate::release::{Chunking, Index, Leaf, Manifest, Packing, Patch, Patches, patch};
-use crate::slot::{Cutter, HEAD_BYTES, Map, MapWriter, Seed, Seeds};
+use crate::slot::{Cut, Cutter, HEAD_BYTES, Map, MapWriter, Seed, Seeds};
 
 /// How a slot is mapped that no install of ours has mapped: most images are made of files that begin at blocks.
 const USUAL: Chunking = Chunking::Aligned(4096);
@@ -123,7 +124,7 @@ impl Updater {
             return Ok(None);
         }
         let units = map.units().iter().enumerate().map(|(number, unit)| (unit.digest, number)).collect();
-        let running = File::open(path)?;
+        let running = crate::slot::open_in_pieces(&path)?;
         *self.known_mut(image) =
             Known { map: Some(map), units, patch, running: Some(running), ..Known::default() };
         let known = self.leaves_at_hand(image, &index);
@@ -337,7 +338,7 @@ impl Updater {
         let running = self.engine.running().to_owned();
         let Some(ConfigPlace::Part(path)) = self.config.place(&running, image) else { return Ok(()) };
         let size = length.map_or_else(|| size_of(&path), Ok)?;
-        let file = File::open(path)?;
+        let file = crate::slot::open_in_pieces(&path)?;
         // A part so large that its chunks would not fit into memory is not mapped: it is updated in full.
         if size / u64::from(chunking.mean()) > u64::from(crate::release::CHUNKS) {
             self.unmappable.push(image.to_owned());
@@ -353,15 +354,16 @@ impl Updater {
         Ok(())
     }
 
-    /// Maps one more unit. True when there is nothing to map any more.
+    /// Maps as much as fits into a turn. True when there is nothing to map any more.
     pub(super) fn go_on_mapping(&mut self) -> bool {
         let Some(mapping) = &mut self.mapping else { return true };
-        let result = match mapping.cutter.next_unit(None) {
-            Ok(Some(unit)) => {
+        let result = match mapping.cutter.cut(2 * PIECE, None) {
+            Ok(Cut::More) => return false,
+            Ok(Cut::Unit(unit)) => {
                 mapping.progress.done_bytes += u64::from(unit.length);
                 mapping.writer.push(unit.leaf(), unit.digest()).map(|()| false)
             }
-            Ok(None) => Ok(true),
+            Ok(Cut::End) => Ok(true),
             Err(error) => Err(error),
         };
         if matches!(result, Ok(false)) {

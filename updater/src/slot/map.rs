@@ -226,12 +226,36 @@ pub struct Cutter<R> {
     begin: usize,
     ended: bool,
     hash: Sha256,
+    /// What was cut of the next unit.
+    unit: CutUnit,
+}
+
+/// Read at once.
+const PIECE: usize = 256 * 1024;
+
+/// What a call of [`Cutter::cut`] came to.
+#[derive(Clone, Debug)]
+pub enum Cut {
+    /// The next unit.
+    Unit(CutUnit),
+    /// There is more of it.
+    More,
+    /// There is no more.
+    End,
 }
 
 impl<R: Read> Cutter<R> {
     /// From the beginning.
     pub fn new(reader: R, chunking: Chunking) -> Self {
-        Self { reader, chunking, buffer: Vec::new(), begin: 0, ended: false, hash: Sha256::new() }
+        Self {
+            reader,
+            chunking,
+            buffer: Vec::new(),
+            begin: 0,
+            ended: false,
+            hash: Sha256::new(),
+            unit: CutUnit::default(),
+        }
     }
 
     /// SHA-256 of all that was cut.
@@ -240,14 +264,27 @@ impl<R: Read> Cutter<R> {
     }
 
     /// The next unit's chunks with their hashes and, if they are asked for, its bytes; none at the end.
-    pub fn next_unit(&mut self, mut keep: Option<&mut Vec<u8>>) -> io::Result<Option<CutUnit>> {
-        let mut unit = CutUnit::default();
+    pub fn next_unit(&mut self, keep: Option<&mut Vec<u8>>) -> io::Result<Option<CutUnit>> {
+        Ok(match self.cut(usize::MAX, keep)? {
+            Cut::Unit(unit) => Some(unit),
+            Cut::More | Cut::End => None,
+        })
+    }
+
+    /// Cuts so many bytes, or up to the end of the next unit: its chunks with their hashes and, if they are asked for, its bytes.
+    pub fn cut(&mut self, most: usize, mut keep: Option<&mut Vec<u8>>) -> io::Result<Cut> {
+        let mut done = 0;
         while let Some(length) = self.next_chunk()? {
+            if done >= most {
+                return Ok(Cut::More);
+            }
             let chunk = &self.buffer[self.begin..self.begin + length];
             let hash = crate::release::ChunkHash::of(chunk);
+            let unit = &mut self.unit;
             if unit.ended || unit.length + length as u32 > UNIT_BYTES {
-                return Ok(Some(unit));
+                return Ok(Cut::Unit(std::mem::take(unit)));
             }
+            done += length;
             self.hash.update(chunk);
             if let Some(bytes) = &mut keep {
                 bytes.extend_from_slice(chunk);
@@ -257,7 +294,8 @@ impl<R: Read> Cutter<R> {
             unit.ended = self.chunking.ends_unit(unit.length, hash);
             self.begin += length;
         }
-        Ok((!unit.chunks.is_empty()).then_some(unit))
+        let unit = std::mem::take(&mut self.unit);
+        Ok(if unit.chunks.is_empty() { Cut::End } else { Cut::Unit(unit) })
     }
 
     fn next_chunk(&mut self) -> io::Result<Option<usize>> {
@@ -265,9 +303,23 @@ impl<R: Read> Cutter<R> {
         if !self.ended && self.buffer.len() - self.begin < longest {
             self.buffer.drain(..self.begin);
             self.begin = 0;
-            let wanted = (16 * longest) as u64 - self.buffer.len() as u64;
-            let count = (&mut self.reader).take(wanted).read_to_end(&mut self.buffer)?;
-            self.ended = (count as u64) < wanted;
+            // In one piece: from flash that is a fraction of what many small ones take.
+            let mut filled = self.buffer.len();
+            self.buffer.resize(filled + (4 * longest).max(PIECE), 0);
+            while filled < self.buffer.len() && !self.ended {
+                match self.reader.read(&mut self.buffer[filled..]) {
+                    Ok(count) => {
+                        self.ended = count == 0;
+                        filled += count;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        self.buffer.truncate(filled);
+                        return Err(error);
+                    }
+                }
+            }
+            self.buffer.truncate(filled);
         }
         let rest = &self.buffer[self.begin..];
         Ok((!rest.is_empty()).then(|| self.chunking.cut(rest)))

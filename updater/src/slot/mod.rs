@@ -15,7 +15,7 @@ use rustix::fs::{Advice, OFlags, fadvise};
 use vigil_durable::crash_point;
 
 pub use flusher::Flusher;
-pub use map::{CutUnit, Cutter, Map, MapWriter};
+pub use map::{Cut, CutUnit, Cutter, Map, MapWriter};
 pub use seeds::{Seed, Seeds};
 
 use self::mounts::System;
@@ -62,6 +62,7 @@ impl Part {
             return Err(busy(&why));
         }
         let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(named)?;
+        read_what_is_asked(&file).map_err(named)?;
         Ok(Self { path: path.to_owned(), file: Arc::new(file), size })
     }
 
@@ -130,6 +131,19 @@ impl Part {
         fadvise(&*self.file, offset, length, Advice::DontNeed)?;
         Ok(())
     }
+}
+
+/// Opens what is read in large pieces, here and there.
+pub fn open_in_pieces(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    read_what_is_asked(&file)?;
+    Ok(file)
+}
+
+/// The kernel would read on behind each piece, as much as its settings say: nobody may ever ask for that, and a turn of the loop
+/// would wait for it.
+fn read_what_is_asked(file: &File) -> io::Result<()> {
+    Ok(fadvise(file, 0, None, Advice::Random)?)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! With `VIGIL_TURNS=DIRECTORY` a program keeps a file of its own there, which `tests/run` sums up. What a turn took is wall
 //! time less what it waited for a processor (schedstat) and for the disk to have what was written (fsync): it is the machine's
-//! load, not ours. The bytes are those of its reads from and writes to a device (`/proc/PID/task/TID/io`).
+//! load, not ours. The bytes are those it read from a device, and those it wrote (`/proc/PID/task/TID/io`).
 //!
 //! Release builds have none of it: all of this is then empty.
 

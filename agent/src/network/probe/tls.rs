@@ -9,9 +9,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::{
-    self, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use tokio_rustls::rustls::{self, CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use vigil_protocol::diagnosis::{Evidence, Layer};
 
 use super::Look;
@@ -50,17 +48,11 @@ pub async fn probe(partner: &Partner, stream: TcpStream, subject: &str, limit: D
 
 fn prepare(partner: &Partner) -> Result<(Witness, ServerName<'static>), String> {
     let name = ServerName::try_from(partner.host.clone()).map_err(|error| error.to_string())?;
-    let roots = match &partner.ca_file {
-        Some(file) => crate::tls::certificates(file).map_err(|error| error.to_string())?,
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(roots);
+    let roots = crate::tls::roots(partner.ca_file.as_deref()).map_err(|error| error.to_string())?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let inner =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider).build().map_err(|_| {
-            "the device trusts no certificate authority; set ca_file or install ca-certificates".to_owned()
-        })?;
+    let inner = WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(|_| {
+        "the device trusts no certificate authority; set ca_file or install ca-certificates".to_owned()
+    })?;
     Ok((Witness { inner, seen: Arc::default() }, name))
 }
 
