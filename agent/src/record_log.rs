@@ -51,14 +51,11 @@ impl RecordLog {
     /// Opens a file of `size` bytes, or makes it. `point` names its writes for the crash-point tests.
     pub fn open(path: &Path, point: &'static str, size: usize) -> io::Result<(Self, Records)> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(named)?;
+        let file = vigil_durable::open(
+            path,
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600),
+        )
+        .map_err(named)?;
         let mut bytes = vec![0; size];
         if file.metadata()?.len() == size as u64 {
             file.read_exact_at(&mut bytes, 0).map_err(named)?;

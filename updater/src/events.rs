@@ -47,7 +47,7 @@ impl Events {
         let (mut last, _, _) = read_through(&state.join("events.old.jsonl"))?;
         let (number, whole_bytes, share) = read_through(&current)?;
         last = last.max(number);
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&current)?;
+        let file = open(&current)?;
         if file.metadata()?.len() > whole_bytes {
             file.set_len(whole_bytes)?;
             vigil_turns::sync(|| file.sync_all())?;
@@ -87,7 +87,7 @@ impl Events {
     fn rotate(&mut self) -> io::Result<()> {
         let current = self.directory.join("events.jsonl");
         std::fs::rename(&current, self.directory.join("events.old.jsonl"))?;
-        self.file = OpenOptions::new().create(true).append(true).mode(0o600).open(&current)?;
+        self.file = open(&current)?;
         self.share = Share::new(FILE_BYTES);
         vigil_durable::sync_directory_of(&current)
     }
@@ -125,8 +125,16 @@ fn read_through(path: &Path) -> io::Result<(u64, u64, Share)> {
     Ok((number, end, share))
 }
 
+fn named(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    vigil_durable::open(path, OpenOptions::new().create(true).append(true).mode(0o600)).map_err(named(path))
+}
+
 fn lines(path: &Path) -> io::Result<impl Iterator<Item = io::Result<(Event, u64)>>> {
-    let file = match File::open(path) {
+    let file = match vigil_durable::open(path, OpenOptions::new().read(true)).map_err(named(path)) {
         Ok(file) => Some(BufReader::new(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),

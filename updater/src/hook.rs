@@ -33,7 +33,7 @@ pub fn command(hook: &HookConfig, payload: &Path) -> io::Result<Command> {
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("VIGIL_IMAGE", &hook.image)
         .current_dir("/")
-        .stdin(File::open(payload)?);
+        .stdin(vigil_durable::open(payload, File::options().read(true))?);
     Ok(command)
 }
 

@@ -64,14 +64,14 @@ impl Stash {
     /// Keeps a leaf where it has its place among the image's leaves. It is durable after [`Self::sync_leaves`].
     pub fn keep_leaf(&self, image: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let path = self.leaves_file(image);
-        let file = File::options().write(true).create(true).truncate(false).open(path)?;
+        let file = vigil_durable::open(&path, File::options().write(true).create(true).truncate(false))?;
         file.write_all_at(bytes, offset)
     }
 
     /// Brings the leaves of so many images to the disk.
     pub fn sync_leaves(&self, images: usize) -> io::Result<()> {
         for image in 0..images {
-            match File::open(self.leaves_file(image)) {
+            match vigil_durable::open(&self.leaves_file(image), File::options().read(true)) {
                 Ok(file) => vigil_turns::sync(|| file.sync_all())?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -84,7 +84,7 @@ impl Stash {
     pub fn leaf(&self, image: usize, index: &Index, unit: usize) -> Option<Leaf> {
         let (unit, chunking) = (index.units().get(unit)?, index.chunking()?);
         let mut bytes = vec![0; unit.leaf_length as usize];
-        let file = File::open(self.leaves_file(image)).ok()?;
+        let file = vigil_durable::open(&self.leaves_file(image), File::options().read(true)).ok()?;
         file.read_exact_at(&mut bytes, unit.leaf_offset).ok()?;
         let is_signed = Sha256::digest(&bytes).as_slice() == unit.leaf_sha256;
         is_signed.then(|| Leaf::parse(&bytes, unit, chunking).ok()).flatten()
@@ -109,13 +109,16 @@ impl Stash {
             return Err(io::Error::other("a count of more digits than a sector holds"));
         }
         sector.resize(SECTOR_BYTES, b' ');
-        let file = File::options().write(true).create(true).truncate(false).open(self.outcome_file())?;
+        let file = vigil_durable::open(
+            &self.outcome_file(),
+            File::options().write(true).create(true).truncate(false),
+        )?;
         file.write_all_at(&sector, 0)
     }
 
     /// Brings it to the disk.
     pub fn sync_outcome(&self) -> io::Result<()> {
-        match File::open(self.outcome_file()) {
+        match vigil_durable::open(&self.outcome_file(), File::options().read(true)) {
             Ok(file) => vigil_turns::sync(|| file.sync_data()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -181,7 +184,7 @@ impl Stash {
 
 /// SHA-256 of a file, lower-case hex.
 pub fn file_sha256(path: &Path) -> io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
+    let mut file = vigil_durable::open(path, File::options().read(true))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {

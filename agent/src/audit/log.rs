@@ -104,7 +104,7 @@ impl Log {
             None => (CompactRange::default(), begin_segment(directory, &CompactRange::default())?),
         };
         let share = share_of(&path, segment_bytes)?;
-        let file = OpenOptions::new().append(true).open(&path)?;
+        let file = vigil_durable::open(&path, OpenOptions::new().append(true))?;
         let file_bytes = file.metadata()?.len();
         let mut log = Self {
             directory: directory.to_owned(),
@@ -237,7 +237,7 @@ impl Log {
         // What is dropped must not be all that the checkpoint is over.
         self.sign()?;
         let path = begin_segment(&self.directory, &self.range)?;
-        self.file = OpenOptions::new().append(true).open(&path)?;
+        self.file = vigil_durable::open(&path, OpenOptions::new().append(true))?;
         self.file_bytes = self.file.metadata()?.len();
         self.marks.insert(self.range.size(), Vec::new());
         self.share = Share::new(self.max_bytes / SEGMENTS);
@@ -376,7 +376,7 @@ fn recover(
                     whole_bytes += line.len() as u64 + 1;
                 }
                 Some(Line::Torn) if path == last => {
-                    let file = OpenOptions::new().write(true).open(path)?;
+                    let file = vigil_durable::open(path, OpenOptions::new().write(true))?;
                     file.set_len(whole_bytes)?;
                     vigil_turns::sync(|| file.sync_all())?;
                     findings.push(Finding::Recovered("a line that a power cut tore was removed".to_owned()));

@@ -69,7 +69,7 @@ pub(super) enum Line {
 impl Lines {
     /// Opens a segment and reads its header: the tree as it was before its first entry.
     pub(super) fn open(path: &Path) -> io::Result<(CompactRange, Self)> {
-        let mut lines = Self { reader: BufReader::new(File::open(path)?) };
+        let mut lines = Self { reader: BufReader::new(vigil_durable::open(path, File::options().read(true))?) };
         let damaged =
             |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()));
         let Some(Line::Whole(line)) = lines.next()? else { return Err(damaged("no header")) };
@@ -85,7 +85,7 @@ impl Lines {
 
     /// The lines from a place on that begins one.
     pub(super) fn at(path: &Path, offset: u64) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+        let mut file = vigil_durable::open(path, File::options().read(true))?;
         io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;
         Ok(Self { reader: BufReader::new(file) })
     }

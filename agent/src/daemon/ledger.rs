@@ -22,7 +22,10 @@ impl LedgerFile {
     pub(super) fn open(run: &Path) -> Self {
         let path = run.join("ledger.json");
         let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+            vigil_durable::open(
+            &path,
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600),
+        );
         let file = file.inspect_err(|error| warn!(%error, path = %path.display(), "no ledger")).ok();
         let mut bytes = vec![0; FILE_BYTES];
         let count = file.as_ref().and_then(|file| file.read_at(&mut bytes, 0).ok()).unwrap_or(0);

@@ -92,20 +92,23 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
     sync_directory_of(path)
 }
 
+/// Opens a regular file, and nothing else: a pipe in its place would let whoever opens it wait for ever.
+pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let file = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    let message = format!("{} is not a regular file", path.display());
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
 /// Reads a whole file, unless it is larger than `limit` bytes; `Ok(None)` when there is none.
 pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-    // A pipe in the file's place would let whoever opens it wait for ever.
-    let options =
-        OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
-    let file = match options {
+    let file = match open(path, OpenOptions::new().read(true)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    if !file.metadata()?.is_file() {
-        let message = format!("{} is not a regular file", path.display());
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-    }
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
@@ -170,6 +173,18 @@ mod tests {
         assert!(write("test", &path, b"new", Mode::Private).is_err());
         assert_eq!(fs::read(path.join("inside")).unwrap(), b"old");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_pipe_in_a_files_place_is_refused_and_not_waited_for() {
+        use rustix::fs::{CWD, FileType, mknodat};
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        mknodat(CWD, &path, FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR, 0).unwrap();
+        assert!(read_bounded(&path, 10).is_err());
+        for options in [OpenOptions::new().read(true), OpenOptions::new().append(true).create(true)] {
+            assert!(open(&path, options).is_err());
+        }
     }
 
     #[test]

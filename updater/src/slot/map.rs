@@ -5,7 +5,7 @@
 //! then `"VIGM"`, version, chunking, chunk bytes, number of units (each u32), image bytes (u64), SHA-256 of the image; then
 //! SHA-256 of all before. Little-endian throughout.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub struct Map {
 impl Map {
     /// Opens a map; none if it is not there or damaged.
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
-        let file = match File::open(path) {
+        let file = match vigil_durable::open(path, OpenOptions::new().read(true)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),

@@ -71,7 +71,10 @@ impl Part {
         if let Some(directory) = path.parent() {
             vigil_durable::create_directory(directory)?;
         }
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = vigil_durable::open(
+            path,
+            OpenOptions::new().read(true).write(true).create(true).truncate(false),
+        )?;
         file.set_len(size)?;
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)?;
         vigil_turns::sync(|| file.sync_all())?;
