@@ -412,6 +412,21 @@ impl Config {
         self.slot(slot)?.parts.get(image).cloned().map(Place::Part)
     }
 
+    /// The parts of all slots, each with what it is called.
+    pub fn parts(&self) -> Vec<(String, PathBuf)> {
+        let of = |slot: &SlotConfig| {
+            let named =
+                slot.parts.iter().map(|(part, path)| (Self::part_name(&slot.name, part), path.clone()));
+            named.collect::<Vec<_>>()
+        };
+        self.slots.iter().flat_map(of).collect()
+    }
+
+    /// What a part is called.
+    pub fn part_name(slot: &str, part: &str) -> String {
+        format!("part {part:?} of slot {slot}")
+    }
+
     /// A slot by name.
     pub fn slot(&self, name: &str) -> Option<&SlotConfig> {
         self.slots.iter().find(|slot| slot.name == name)

@@ -6,6 +6,7 @@ pub mod config;
 pub mod engine;
 pub mod events;
 pub mod evidence;
+mod extent;
 pub mod floor;
 pub mod hook;
 pub mod journal;

@@ -69,7 +69,8 @@ pub(super) enum Line {
 impl Lines {
     /// Opens a segment and reads its header: the tree as it was before its first entry.
     pub(super) fn open(path: &Path) -> io::Result<(CompactRange, Self)> {
-        let mut lines = Self { reader: BufReader::new(vigil_durable::open(path, File::options().read(true))?) };
+        let mut lines =
+            Self { reader: BufReader::new(vigil_durable::open(path, File::options().read(true))?) };
         let damaged =
             |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()));
         let Some(Line::Whole(line)) = lines.next()? else { return Err(damaged("no header")) };

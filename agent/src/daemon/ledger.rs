@@ -21,8 +21,7 @@ impl LedgerFile {
     /// Opens the file in the run directory. Without it the account is kept in memory alone.
     pub(super) fn open(run: &Path) -> Self {
         let path = run.join("ledger.json");
-        let file =
-            vigil_durable::open(
+        let file = vigil_durable::open(
             &path,
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600),
         );

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use vigil_durable::Mode;
 
+use crate::extent::{Extent, Kernel};
+
 const FILE_BYTES: u64 = 16 * 1024;
 /// A device has two places at most; the others are of configurations before.
 const PLACES: usize = 32;
@@ -19,6 +21,8 @@ pub struct Claims {
     /// None: they are forgotten with this value.
     file: Option<PathBuf>,
     kept: RefCell<BTreeSet<String>>,
+    /// What lies where no boot variables can be: the slots' parts, each with its name.
+    others: Vec<(String, PathBuf)>,
 }
 
 impl Claims {
@@ -29,7 +33,26 @@ impl Claims {
         let bytes = vigil_durable::read_bounded(&file, FILE_BYTES).ok().flatten().unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let kept = text.lines().take(PLACES).map(str::to_owned).collect();
-        Self { file: Some(file), kept: RefCell::new(kept) }
+        Self { file: Some(file), kept: RefCell::new(kept), others: Vec::new() }
+    }
+
+    /// No boot variables lie in these.
+    #[must_use]
+    pub fn outside(self, others: Vec<(String, PathBuf)>) -> Self {
+        Self { others, ..self }
+    }
+
+    /// What else lies in those bytes, if anything does that has a name.
+    pub(super) fn other_in(&self, extent: &Extent, kernel: &Kernel) -> Option<String> {
+        let of_ours = self
+            .others
+            .iter()
+            .find(|(_, path)| kernel.extent(path).ok().flatten().is_some_and(|other| other.overlaps(extent)));
+        let mounted = || kernel.mounted().into_iter().find(|(other, _)| other.overlaps(extent));
+        match of_ours {
+            Some((name, _)) => Some(format!("{name} lies there")),
+            None => mounted().map(|(_, place)| format!("what is mounted at {place} lies there")),
+        }
     }
 
     /// Whether the place was proven before.
@@ -42,11 +65,17 @@ impl Claims {
         matches!(look, Look::Valid | Look::Blank) || self.hold(place)
     }
 
+    /// Sees that the place is proven.
+    pub(super) fn check(&self, place: &str, look: Look<'_>) -> io::Result<()> {
+        match look {
+            Look::Other(found) if !self.hold(place) => Err(not_ours(place, found)),
+            _ => Ok(()),
+        }
+    }
+
     /// Before a write: sees that the place is proven, and keeps that.
     pub(super) fn prove(&self, place: &str, look: Look<'_>) -> io::Result<()> {
-        if let (Look::Other(found), false) = (look, self.is_proven(place, look)) {
-            return Err(not_ours(place, found));
-        }
+        self.check(place, look)?;
         match self.keep(place) {
             // What is valid now is proven by that, even where nothing can be kept.
             Err(_) if look == Look::Valid => Ok(()),
@@ -107,7 +136,7 @@ mod tests {
     fn a_valid_place_is_written_also_where_nothing_can_be_kept_and_a_blank_one_is_not() {
         // A file in the directory's place: nothing can be kept.
         let file = tempfile::NamedTempFile::new().unwrap();
-        let claims = Claims { file: Some(file.path().join("boot-claims")), kept: RefCell::default() };
+        let claims = Claims::open(file.path());
         claims.prove("a", Look::Valid).unwrap();
         claims.prove("a", Look::Blank).unwrap_err();
         let error = claims.prove("a", Look::Other("noise")).unwrap_err();

@@ -25,7 +25,7 @@ pub(super) struct Opened {
 }
 
 pub(super) struct Found {
-    name: String,
+    pub(super) name: String,
     claim: String,
     is_blank: bool,
     size: usize,
@@ -93,15 +93,20 @@ impl Copies {
         self.media.iter().all(|found| claims.hold(&found.claim))
     }
 
-    /// Sees that every copy is ours or nobody's, and keeps that, before the first of them is written: where one is another's,
-    /// so may the next write's place be. `explain` says what else lies at a place, by its position.
-    pub(super) fn prove(&self, claims: &Claims, explain: impl Fn(usize) -> Option<String>) -> io::Result<()> {
+    /// Sees that every copy is ours or nobody's: where one is another's, so may the next write's place be. `explain` says what else
+    /// lies at a place, by its position.
+    pub(super) fn check(&self, claims: &Claims, explain: impl Fn(usize) -> Option<String>) -> io::Result<()> {
         for (position, found) in self.media.iter().enumerate() {
             if let (false, Err(what)) = (claims.is_proven(&found.claim, found.look()), &found.environment) {
                 let other = explain(position).map_or_else(String::new, |other| format!("; {other}"));
                 return Err(not_ours(&found.name, &format!("{what}{other}")));
             }
         }
+        Ok(())
+    }
+
+    /// Keeps that every copy is ours, before the first of them is written.
+    pub(super) fn prove(&self, claims: &Claims) -> io::Result<()> {
         self.media.iter().try_for_each(|found| claims.prove(&found.claim, found.look()))
     }
 

@@ -11,6 +11,7 @@ use vigil_durable::Mode;
 use super::claims::{Claims, Look};
 use super::variables::{self, Variables};
 use super::{BootControl, BootOrder, Booted, Reading, invalid};
+use crate::extent::Kernel;
 
 const LIMIT: u64 = 64 * 1024;
 
@@ -57,11 +58,23 @@ impl FileBoot {
     }
 
     fn place(&self) -> String {
-        format!("file {}", self.variables().display())
+        format!("file {}, {}", self.variables().display(), Kernel::default().identity(&self.directory))
     }
 
     fn variables(&self) -> PathBuf {
         self.directory.join("boot.env")
+    }
+
+    fn look<'a>(&self, variables: &Variables, damage: Option<&'a str>) -> Look<'a> {
+        let is_empty = std::fs::metadata(self.variables()).is_ok_and(|found| found.len() == 0);
+        // The directory is the first stage's: it has left word there of what runs. The file may be another's all the same.
+        if variables.contains_key("BOOT_ORDER") {
+            Look::Valid
+        } else if is_empty || !self.variables().exists() {
+            Look::Blank
+        } else {
+            Look::Other(damage.unwrap_or("no BOOT_ORDER in it"))
+        }
     }
 
     /// The variables, and what was damaged. A line that is none is left out.
@@ -118,23 +131,18 @@ impl BootControl for FileBoot {
     }
 
     fn check_writable(&self) -> io::Result<()> {
-        if self.variables().exists() { super::check_writable(&self.variables()) } else { Ok(()) }
+        if self.variables().exists() {
+            super::check_writable(&self.variables())?;
+        }
+        let (variables, damage) = self.read_variables()?;
+        self.claims.check(&self.place(), self.look(&variables, damage.as_deref()))
     }
 
     fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
         // Variables that are not ours are kept.
         let (mut variables, damage) = self.read_variables()?;
         let place = self.place();
-        let is_empty = std::fs::metadata(self.variables()).is_ok_and(|found| found.len() == 0);
-        // The directory is the first stage's: it has left word there of what runs. The file may be another's all the same.
-        let look = if variables.contains_key("BOOT_ORDER") {
-            Look::Valid
-        } else if is_empty || !self.variables().exists() {
-            Look::Blank
-        } else {
-            Look::Other(damage.as_deref().unwrap_or("no BOOT_ORDER in it"))
-        };
-        self.claims.prove(&place, look)?;
+        self.claims.prove(&place, self.look(&variables, damage.as_deref()))?;
         variables.extend(variables::to_uboot(order));
         let mut text = String::new();
         for (name, value) in variables {

@@ -11,6 +11,7 @@ use super::claims::{Claims, Look, is_blank, not_ours};
 use super::grub_block::{BLOCK, Block, LARGEST, SECTOR, new_block};
 use super::running::Running;
 use super::{BootControl, BootOrder, Booted, Reading, invalid, variables};
+use crate::extent::Kernel;
 
 /// The back-end.
 #[derive(Debug)]
@@ -33,7 +34,18 @@ impl GrubBoot {
     }
 
     fn place(&self) -> String {
-        format!("grub {}", self.grubenv.display())
+        format!("grub {}, {}", self.grubenv.display(), Kernel::default().identity(&self.grubenv))
+    }
+
+    fn check(&self, content: &Content) -> io::Result<()> {
+        if matches!(content, Content::Missing) {
+            // Nor is it made anew where it was ours: the place would be another file system's.
+            return Err(not_ours(
+                &self.place(),
+                "it is not there; is the EFI partition mounted? The image brings the block: grub-editenv FILE create",
+            ));
+        }
+        self.claims.check(&self.place(), content.look())
     }
 
     fn content(&self) -> io::Result<Content> {
@@ -106,19 +118,15 @@ impl BootControl for GrubBoot {
     }
 
     fn check_writable(&self) -> io::Result<()> {
+        let content = self.content()?;
+        self.check(&content)?;
         super::check_writable(&self.grubenv)
     }
 
     fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
         let ours = variables::to_grub(order);
         let content = self.content()?;
-        if matches!(content, Content::Missing) {
-            // Nor is it made anew where it was ours: the place would be another file system's.
-            return Err(not_ours(
-                &self.place(),
-                "it is not there; is the EFI partition mounted? The image brings the block: grub-editenv FILE create",
-            ));
-        }
+        self.check(&content)?;
         self.claims.prove(&self.place(), content.look())?;
         // GRUB finds the file by its blocks and replays no journal: it is overwritten where it is, never renamed.
         let file = OpenOptions::new().write(true).open(&self.grubenv)?;

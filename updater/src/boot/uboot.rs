@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use vigil_durable::crash_point;
 
-use super::claims::Claims;
+use crate::extent::Kernel;
+
+use super::claims::{Claims, not_ours};
 use super::copies::{Copies, Opened};
 use super::environment::Environment;
 use super::fw_env::{self, Place};
@@ -62,12 +64,14 @@ impl UbootBoot {
     fn copies(&self, writable: bool) -> io::Result<Copies> {
         let places = self.places()?;
         let form = if places.len() == 2 { "one of two copies" } else { "single copy" };
+        let kernel = Kernel::default();
         let media = places.iter().map(|place| Opened {
             claim: format!(
-                "uboot {}, offset {:#x}, {:#x} bytes, {form}",
+                "uboot {}, offset {:#x}, {:#x} bytes, {form}, {}",
                 place.device.display(),
                 place.offset,
-                place.size
+                place.size,
+                kernel.identity(&place.device)
             ),
             name: format!("{}, offset {:#x}", place.device.display(), place.offset),
             size: place.size,
@@ -84,8 +88,37 @@ impl UbootBoot {
         Ok(copies)
     }
 
+    /// Sees that the copies are apart, in nobody else's bytes, and ours or nobody's.
+    fn check(&self, places: &[Place], copies: &Copies) -> io::Result<()> {
+        let kernel = Kernel::default();
+        let extents: Vec<_> = places
+            .iter()
+            .map(|place| {
+                let device = kernel.extent(&place.device).ok().flatten();
+                device.map(|device| device.part(place.offset, place.size as u64))
+            })
+            .collect();
+        if let [Some(first), Some(second)] = extents.as_slice()
+            && first.overlaps(second)
+        {
+            return Err(invalid(&self.fw_env_config, "the two copies overlap, by whatever name"));
+        }
+        for (extent, found) in extents.iter().zip(&copies.media) {
+            if let Some(extent) = extent
+                && let Some(other) = self.claims.other_in(extent, &kernel)
+            {
+                return Err(not_ours(&found.name, &format!("{other}; put fw_env.config right")));
+            }
+        }
+        copies.check(&self.claims, |position| other_forms(&places[position], places.len() == 2))
+    }
+
     /// What an environment that must be made anew holds besides ours.
     fn initial(&self) -> io::Result<Environment> {
+        // As docs/integration.md has it for raw copies, of which U-Boot needs nothing else.
+        if self.initial_env == Path::new("/dev/null") {
+            return Ok(Environment::default());
+        }
         let bytes = vigil_durable::read_bounded(&self.initial_env, INITIAL_LIMIT)?.ok_or_else(|| {
             invalid(
                 &self.initial_env,
@@ -140,7 +173,11 @@ impl BootControl for UbootBoot {
     }
 
     fn check_writable(&self) -> io::Result<()> {
-        self.places()?.iter().try_for_each(|place| super::check_writable(&place.device))
+        let places = self.places()?;
+        places.iter().try_for_each(|place| super::check_writable(&place.device))?;
+        let copies = self.copies(false)?;
+        self.check(&places, &copies)?;
+        if copies.environment().is_none() { self.initial().map(drop) } else { Ok(()) }
     }
 
     fn write(&mut self, point: &str, order: &BootOrder) -> io::Result<()> {
@@ -158,7 +195,8 @@ impl BootControl for UbootBoot {
         self.locked_out = 0;
         let copies = self.copies(true)?;
         let places = self.places()?;
-        copies.prove(&self.claims, |position| other_forms(&places[position], places.len() == 2))?;
+        self.check(&places, &copies)?;
+        copies.prove(&self.claims)?;
         let mut environment = match copies.environment() {
             Some(environment) => environment.clone(),
             None => self.initial()?,

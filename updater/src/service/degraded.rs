@@ -37,7 +37,7 @@ impl Degraded {
     pub(super) fn new(config: Config, confined: bool, why: &str, now: Now) -> Self {
         let reason = Sentence::new(why);
         error!(%reason, "the updater's state cannot be used: nothing is installed until it can");
-        let boot = crate::boot::open(&config.boot, Claims::open(&config.state));
+        let boot = crate::boot::open(&config.boot, Claims::open(&config.state).outside(config.parts()));
         let running = boot.booted().ok().map(|booted| booted.slot);
         let journal = JournalFile::new(&config.state).peek();
         let is_confirmed = match (&journal, &running) {

@@ -120,7 +120,7 @@ impl Updater {
     /// Opens every store and takes up where the last run was left.
     pub fn open(config: Config, confined: bool) -> anyhow::Result<Self> {
         vigil_durable::create_directory(&config.state)?;
-        let boot = crate::boot::open(&config.boot, Claims::open(&config.state));
+        let boot = crate::boot::open(&config.boot, Claims::open(&config.state).outside(config.parts()));
         let booted = boot.booted()?;
         anyhow::ensure!(
             config.slot(&booted.slot).is_some(),

@@ -194,17 +194,14 @@ impl Updater {
     /// Refills the tries of the slot that runs.
     fn mark_good(&mut self, slot: &str) -> io::Result<()> {
         let reading = self.read_boot()?;
-        // Nothing was readable: at a start alone nothing is made anew where it never was. An install makes it, where the place
-        // is blank.
-        if reading.made_up && !self.boot.is_remembered() {
-            return Ok(());
-        }
         let refilled = reading.order.clone().refilled(slot);
-        // What was damaged is repaired by this, too.
-        if refilled != reading.order || reading.damage.is_some() {
-            self.boot.write("boot.mark_good", &refilled)?;
+        // What was damaged is repaired by this, too; at a start alone nothing is made where it never was. An install makes it,
+        // where the place is blank.
+        let is_whole = !reading.made_up && reading.damage.is_none();
+        if is_whole && refilled == reading.order || !is_whole && !self.boot.is_remembered() {
+            return self.boot.check_writable();
         }
-        Ok(())
+        self.boot.write("boot.mark_good", &refilled)
     }
 
     fn report_boot_trouble(&mut self, error: &io::Error) {
@@ -336,7 +333,11 @@ impl Updater {
         for (position, image) in work.manifest().images.iter().enumerate() {
             let no_part = || io::Error::other(format!("the slot has no part {:?}", image.name));
             let part = match self.config.place(&install.target, &image.name).ok_or_else(no_part)? {
-                Place::Part(path) => Part::open(&path)?,
+                Place::Part(path) => {
+                    let others = self.config.parts().into_iter();
+                    let own = crate::config::Config::part_name(&install.target, &image.name);
+                    Part::open(&path, others.filter(|(name, _)| *name != own))?
+                }
                 Place::Payload { path, max_bytes } if image.size <= max_bytes => {
                     Part::make(&path, image.size)?
                 }

