@@ -47,6 +47,10 @@ pub struct Journal {
     /// Bytes a second at which the last install's frames came over the network.
     #[serde(default)]
     pub bytes_per_second: Option<u64>,
+    /// The journal before was lost, and whether the running release is confirmed with it: its tries are refilled once it passes
+    /// its gate.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unproven: bool,
 }
 
 /// The way back to a confirmed release.
@@ -120,6 +124,11 @@ pub struct Install {
     pub outcome: OutcomeStatus,
 }
 
+/// Whether it is not set: then it is not written, and a release that does not know it reads on.
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 /// The trial of a release.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trial {
@@ -147,6 +156,8 @@ pub struct JournalFile {
 pub enum Found {
     /// The journal, or a new one where there was none.
     Journal(Box<Journal>),
+    /// There is none, though a release was confirmed here once.
+    Gone,
     /// A file that is no journal of this version was put aside; the journal begins anew.
     Damaged {
         /// Where the file is now.
@@ -165,7 +176,9 @@ impl JournalFile {
     /// Reads it.
     pub fn load(&self) -> io::Result<Found> {
         let read = vigil_durable::read_bounded(&self.path, LIMIT);
+        let had_one = || self.path.with_file_name("floor").exists();
         let why = match read {
+            Ok(None) if had_one() => return Ok(Found::Gone),
             Ok(None) => return Ok(Found::Journal(Box::new(Journal { v: VERSION, ..Journal::default() }))),
             Ok(Some(bytes)) => match serde_json::from_slice::<Journal>(&bytes) {
                 Ok(journal) if journal.v == VERSION => return Ok(Found::Journal(Box::new(journal))),
@@ -182,7 +195,10 @@ impl JournalFile {
     /// Reads it and changes nothing, for whoever may not write. An empty one where there is none.
     pub(crate) fn peek(&self) -> io::Result<Journal> {
         match vigil_durable::read_bounded(&self.path, LIMIT)? {
-            None => Ok(Journal { v: VERSION, ..Journal::default() }),
+            None => {
+                let unproven = self.path.with_file_name("floor").exists();
+                Ok(Journal { v: VERSION, unproven, ..Journal::default() })
+            }
             Some(bytes) => Ok(serde_json::from_slice(&bytes)?),
         }
     }
@@ -204,6 +220,16 @@ impl JournalFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_journal_that_is_gone_where_a_release_was_confirmed_is_told_from_a_first_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = JournalFile::new(directory.path());
+        assert!(matches!(file.load().unwrap(), Found::Journal(_)));
+        std::fs::write(directory.path().join("floor"), "1 7\n").unwrap();
+        assert_eq!(file.load().unwrap(), Found::Gone);
+        assert!(file.peek().unwrap().unproven);
+    }
 
     #[test]
     fn a_truncated_or_foreign_journal_is_put_aside_and_a_new_one_begins() {

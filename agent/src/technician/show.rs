@@ -177,12 +177,9 @@ fn release(value: &Value, pointer: &str) -> String {
 }
 
 fn update_line(value: &Value) -> String {
-    let mut out = format!(
-        "{}, slot {} runs {}",
-        clean(text(value, "/state")),
-        clean(text(value, "/running_slot")),
-        release(value, "/running")
-    );
+    let slot = Some(text(value, "/running_slot")).filter(|slot| !slot.is_empty()).unwrap_or("?");
+    let mut out =
+        format!("{}, slot {} runs {}", clean(text(value, "/state")), clean(slot), release(value, "/running"));
     if let (Some(done), Some(total)) =
         (number(value, "/progress/done_bytes"), number(value, "/progress/total_bytes"))
     {
@@ -271,6 +268,10 @@ pub fn update(value: &Value) -> (String, bool) {
         line(&mut out, "target", release(value, "/target"));
     }
     line(&mut out, "floor", number(value, "/floor").unwrap_or(0));
+    let problem = text(value, "/problem");
+    if !problem.is_empty() {
+        line(&mut out, "problem", painted(BAD, clean(problem)));
+    }
     costs(&mut out, value);
     let failed = value.pointer("/last_failure").is_some_and(Value::is_object);
     if failed {
@@ -293,7 +294,7 @@ pub fn update(value: &Value) -> (String, bool) {
     for target in value.pointer("/quarantined").and_then(Value::as_array).into_iter().flatten() {
         line(&mut out, "quarantined", painted(BAD, clean(target.as_str().unwrap_or_default())));
     }
-    (out, !matches!(text(value, "/state"), "failed" | "rolled_back"))
+    (out, problem.is_empty() && !matches!(text(value, "/state"), "failed" | "rolled_back"))
 }
 
 /// `vigil health`.

@@ -188,6 +188,7 @@ fn run(config: Config) -> anyhow::Result<()> {
                 .as_raw(),
         }),
     };
+    service::adopt_orphans();
     let socket = config.socket.clone();
     let listener = service::bind(&socket).with_context(|| format!("socket {}", socket.display()))?;
     let mut service = Service::open(config, confined);

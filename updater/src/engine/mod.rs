@@ -144,13 +144,16 @@ impl Engine {
         let reverting = self.is_reverting();
         // Every good boot refills what the bootloader has spent on it. A boot on trial is not yet one, but one that
         // only follows a power cut must not cost the release its tries.
-        let refill = self.journal.state != State::Trial || self.gate.refill;
+        let refill = (self.journal.state != State::Trial || self.gate.refill) && !self.journal.unproven;
         let due = self.gate.mark_at.is_none_or(|time| now.boot >= time);
         if !self.gate.marked && refill && due && !reverting {
             return Step::MarkGood { slot: self.boot.slot.clone() };
         }
         if !reverting && let Some(step) = self.next_hook() {
             return step;
+        }
+        if self.journal.unproven && self.journal.state == State::Idle {
+            return self.gate_when_due(now, None);
         }
         let Some(install) = &self.journal.install else { return Step::Rest };
         if install.reverting {
@@ -339,6 +342,7 @@ impl Engine {
             }
             (State::RolledBack, Event::PutFirst) => self.on_put_first_again(),
             (State::Trial, Event::Gate(result)) => self.on_gate(now, result),
+            (State::Idle, Event::Gate(result)) => self.on_gate_of_the_unproven(now, result),
             (State::RolledBack, Event::Gate(result)) => self.on_gate_of_the_release_before(now, result),
             (_, Event::ApplyBegun { image }) => self.on_apply_begun(&image),
             (_, Event::Applied { image, sha256, result }) => self.on_applied(image, sha256, result),
@@ -529,8 +533,11 @@ impl Engine {
     }
 
     fn on_fetch_failed(&mut self, now: Now, cause: &str, message: &str) -> Vec<Output> {
-        self.fetch_failures += 1;
-        if self.fetch_failures > self.policy.fetch_retries {
+        self.fetch_failures = self.fetch_failures.saturating_add(1);
+        // After the restart a repository that cannot be reached, or lags behind, is no fault of the release's: its trial has
+        // deadlines of its own.
+        let is_judged = matches!(self.journal.state, State::Trial | State::Good);
+        if !is_judged && self.fetch_failures > self.policy.fetch_retries {
             return self.fail(now, cause, message);
         }
         let pause = self.policy.fetch_pause * 2_u32.saturating_pow(self.fetch_failures - 1);

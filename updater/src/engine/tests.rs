@@ -562,6 +562,39 @@ fn a_gate_without_the_agent_does_not_pass() {
 }
 
 #[test]
+fn on_trial_a_repository_that_does_not_answer_rolls_nothing_back() {
+    let mut world = World::new(SOUND, vec![]);
+    while world.state() != State::Trial {
+        world.step();
+    }
+    for _ in 0..20 {
+        world.tell(Event::FetchFailed {
+            cause: cause::FETCH,
+            message: "it is older than what is trusted".into(),
+        });
+        assert_eq!(world.state(), State::Trial);
+    }
+}
+
+#[test]
+fn after_the_journal_was_lost_tries_are_refilled_once_the_gate_is_passed() {
+    let now = |seconds| Now { wall: jiff::Timestamp::UNIX_EPOCH, boot: Duration::from_secs(seconds) };
+    let journal = Journal { v: 1, unproven: true, ..Journal::default() };
+    let boot = Boot { slot: "A".to_owned(), id: "1".to_owned(), ..Boot::default() };
+    let (mut engine, _) = Engine::start(Policy::default(), journal, 0, boot, now(1));
+    assert_eq!(engine.next(now(1)), Step::RunGate);
+    let bad = CheckFailure { check: "camera".to_owned(), message: "missing".to_owned() };
+    engine.on(now(2), Event::Gate(Err(bad)));
+    assert!(matches!(engine.next(now(2)), Step::WaitUntil(_)));
+    let contact = vigil_wire::Contact { ready: true, broker: false, carrier: true, gateway: true };
+    engine.on(now(300), Event::Contact(contact));
+    assert_eq!(engine.next(now(300)), Step::RunGate);
+    assert!(engine.on(now(301), Event::Gate(Ok(()))).contains(&Output::Save));
+    assert!(!engine.journal().unproven);
+    assert_eq!(engine.next(now(301)), Step::MarkGood { slot: "A".to_owned() });
+}
+
+#[test]
 fn a_stalled_courier_ends_the_install_and_leaves_the_running_release_alone() {
     let mut world = World::new(SOUND, vec![]);
     world.millis += 1_800_000;

@@ -73,6 +73,7 @@ impl Engine {
         if let Some(install) = &mut self.journal.install {
             install.trial = Some(trial);
         }
+        self.journal.unproven = false;
         self.enter(State::Trial, &format!("the release runs on trial, boot {boots}"))
     }
 
@@ -173,6 +174,27 @@ impl Engine {
                     outputs.extend(self.confirm());
                 }
                 outputs
+            }
+        }
+    }
+
+    /// The running release passes its gate, and nothing else speaks for it: the journal that knew was lost. From now on its tries
+    /// are refilled.
+    pub(super) fn on_gate_of_the_unproven(
+        &mut self,
+        now: Now,
+        result: Result<(), CheckFailure>,
+    ) -> Vec<Output> {
+        if !self.journal.unproven {
+            return vec![];
+        }
+        self.gate.last_run = Some(now.boot);
+        match self.whole_gate(now, result) {
+            Err(failure) => self.note_gate(failure),
+            Ok(()) => {
+                self.journal.unproven = false;
+                let message = "the running release passes its gate".to_owned();
+                vec![Output::Save, Output::Note { kind: "slot.proven".to_owned(), message }]
             }
         }
     }

@@ -1,13 +1,20 @@
 //! A program of the image that runs beside the loop: what it says is read as it comes, up to a bound, and when it has ended
 //! or its time is up, it and all that it has started are ended as a group. Nothing here waits.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, kill_process_group,
+    set_child_subreaper, waitid, waitpid,
+};
 use vigil_text::Text;
 
 /// Of what a program says on its standard error, the first bytes are kept.
@@ -15,6 +22,8 @@ const SAID_BYTES: usize = 400;
 /// Read at a time, and at most so often in one look: a program that talks without an end must not hold the loop.
 const READ_BYTES: usize = 16 * 1024;
 const READS: usize = 16;
+/// Of the kernel's list of a process's children.
+const CHILDREN_BYTES: u64 = 64 * 1024;
 /// How often a running program is looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 
@@ -34,6 +43,7 @@ impl Run {
     /// Starts `command` in a process group of its own, until `until` of the boot clock at the latest.
     pub(super) fn start(mut command: Command, until: Duration) -> io::Result<Self> {
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0).spawn()?;
+        running(|running| running.insert(child.id()));
         let mut run = Self { child, stderr: None, said: Vec::new(), until, ended: false };
         run.stderr = run.child.stderr.take();
         if let Some(stderr) = &run.stderr {
@@ -106,7 +116,42 @@ impl Run {
         }
         // A killed process is gone at once, unless it waits for a device; then it is left to init.
         let _ = self.child.try_wait();
+        running(|running| running.remove(&self.child.id()));
+        end_orphans();
     }
+}
+
+/// The programs that run just now.
+fn running(work: impl FnOnce(&mut BTreeSet<u32>) -> bool) {
+    static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+    work(&mut RUNNING.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Ends what has left its group to outlive it: whoever has lost its parent is this process's child, where this process has asked
+/// for that ([`adopt_orphans`]).
+fn end_orphans() {
+    if !ADOPTS.load(Ordering::Relaxed) {
+        return;
+    }
+    let list = vigil_durable::read_bounded(Path::new("/proc/thread-self/children"), CHILDREN_BYTES);
+    let list = String::from_utf8(list.ok().flatten().unwrap_or_default()).unwrap_or_default();
+    running(|running| {
+        let orphans =
+            list.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| !running.contains(pid));
+        for pid in orphans.filter_map(|pid: u32| Pid::from_raw(pid.cast_signed())) {
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+        false
+    });
+}
+
+static ADOPTS: AtomicBool = AtomicBool::new(false);
+
+/// Has whatever outlives its parent become this process's child, so that a check or a hook leaves nothing behind. For a process
+/// that starts no programs but by [`Run`].
+pub fn adopt_orphans() {
+    ADOPTS.store(set_child_subreaper(Some(getpid())).is_ok(), Ordering::Relaxed);
 }
 
 impl Drop for Run {

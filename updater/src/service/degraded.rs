@@ -127,6 +127,9 @@ impl Degraded {
 
 /// Whether what runs in `slot` is known not to be on trial: it was confirmed, or nothing was ever installed.
 fn is_confirmed(journal: &Journal, slot: &str) -> bool {
+    if journal.unproven {
+        return false;
+    }
     let Some(install) = &journal.install else { return true };
     let is_undecided = journal.state.is_under_way() && install.target == slot;
     let is_the_confirmed_one =

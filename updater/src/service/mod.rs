@@ -25,6 +25,7 @@ use vigil_protocol::replay::Replay;
 use vigil_text::{Repeats, Sentence, Telling};
 use vigil_wire::{SlotStatus, UpdateStatus};
 
+pub use child::adopt_orphans;
 pub use server::{Access, bind, serve};
 pub use whole::Service;
 
@@ -63,6 +64,8 @@ pub struct Updater {
     gate: Option<gate::GateRun>,
     hook: Option<child::Run>,
     /// The program that was asked for a restart.
+    /// Since when the boot order cannot be put back.
+    stuck_since: Option<Duration>,
     rebooting: Option<child::Run>,
     /// The peer that alone is asked to fetch.
     claim: Option<u64>,
@@ -144,7 +147,13 @@ impl Updater {
                 // Which envelopes were used is not known any more: whatever was issued before the time that is proven is refused. Not
                 // before the clock's: one in 2099 would lock every operator out.
                 let replay = Replay::refusing_until(trust.proven(now));
-                crate::journal::Journal { v: 1, replay, ..Default::default() }
+                crate::journal::Journal { v: 1, replay, unproven: true, ..Default::default() }
+            }
+            Found::Gone => {
+                error!("the journal is gone, and begins anew");
+                events.append(now.wall.as_second(), "journal.damaged", "it is gone")?;
+                let replay = Replay::refusing_until(trust.proven(now));
+                crate::journal::Journal { v: 1, replay, unproven: true, ..Default::default() }
             }
         };
         for what in dropped {
@@ -186,6 +195,7 @@ impl Updater {
             gate: None,
             hook: None,
             rebooting: None,
+            stuck_since: None,
             claim: None,
             parts: Vec::new(),
             flusher: Flusher::default(),

@@ -70,7 +70,10 @@ impl Updater {
                 self.claim = Some(asker.peer);
                 Ok(Response::Done)
             }
-            Request::Claim => Ok(refused("not_permitted", "only root may be the only courier")),
+            Request::Claim => Ok(refused(
+                "not_permitted",
+                "only root at the device may have the updater in hand, and only where vigild is another user (courier in updater.toml)",
+            )),
             Request::Next => self.next_need(asker.peer),
             Request::Feed { need, offset, fetch, trouble, passed_over } => {
                 self.count_passed_over(passed_over);

@@ -18,6 +18,9 @@ use crate::slot::{HEAD_BYTES, Part};
 /// After an error that may pass, such as a full disk: the first pause, and the longest.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
+/// A boot order that cannot be put back is tried again so often, and after so long the device restarts to go back.
+const STUCK_RETRY: Duration = Duration::from_secs(5);
+const STUCK: Duration = Duration::from_secs(60);
 /// Whoever is asked for a restart has this long to say that it will come.
 const REBOOT_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -127,8 +130,14 @@ impl Updater {
             }
             Step::Revert { to, from } => {
                 let order = self.read_boot().map(|reading| reading.order).unwrap_or_default();
-                self.boot.write("boot.revert", &order.first(&to).without(&from))?;
-                Event::Reverted
+                match self.boot.write("boot.revert", &order.first(&to).without(&from)) {
+                    Ok(()) => {
+                        (self.stuck_since, self.boot_trouble) = (None, None);
+                        Event::Reverted
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+                    Err(error) => return Ok(self.go_back_by_restart(now, &from, &error)),
+                }
             }
             Step::Reboot => {
                 self.reboot(now);
@@ -202,6 +211,18 @@ impl Updater {
             return self.boot.check_writable();
         }
         self.boot.write("boot.mark_good", &refilled)
+    }
+
+    /// The boot order cannot be put back, and what runs must not stay: each restart costs it a try, and without any the bootloader
+    /// goes back by itself. Where the other slot runs already, it is only tried again.
+    fn go_back_by_restart(&mut self, now: Now, from: &str, error: &io::Error) -> Pause {
+        self.report_boot_trouble(error);
+        let since = *self.stuck_since.get_or_insert(now.boot);
+        if now.boot >= since + STUCK && self.engine.running() == from && self.rebooting.is_none() {
+            self.stuck_since = Some(now.boot);
+            self.reboot(now);
+        }
+        Pause::Until(now.boot + STUCK_RETRY)
     }
 
     fn report_boot_trouble(&mut self, error: &io::Error) {

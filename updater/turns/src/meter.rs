@@ -60,7 +60,8 @@ pub(super) fn with(work: impl FnOnce(&mut Meter)) {
 }
 
 pub(super) fn open(program: &str) {
-    let Some(directory) = std::env::var_os("VIGIL_TURNS").map(PathBuf::from) else { return };
+    let directory = std::env::var_os("VIGIL_TURNS").filter(|directory| !directory.is_empty());
+    let Some(directory) = directory.map(PathBuf::from) else { return };
     // What the program consists of is read from the disk now, and not when a turn happens to need it.
     let _ = File::open("/proc/self/exe").and_then(|mut file| std::io::copy(&mut file, &mut std::io::sink()));
     let process = std::process::id();
