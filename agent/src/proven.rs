@@ -28,7 +28,7 @@ struct Kept {
 /// Takes up what an earlier process knew.
 pub fn open(state: &Path) -> Store {
     let store = Store::new(state.join("proven.json"), "proven", 1, 1024);
-    if let Ok(Loaded::Content(Kept { at })) = store.load() {
+    if let Ok(Loaded::Content(Kept { at: at @ 1.. })) = store.load() {
         advance(at);
     }
     store
@@ -45,6 +45,14 @@ pub fn on_proven(store: &Store, at: i64) {
         && let Err(error) = store.save(&Kept { at })
     {
         warn!(%error, "the proven time is not kept");
+    }
+}
+
+/// Root at the device knows that it was wrong: what is proven from now on counts.
+pub fn forget(store: &Store) {
+    AT_BOOT.store(0, Ordering::Relaxed);
+    if let Err(error) = store.save(&Kept::default()) {
+        warn!(%error, "the proven time is not forgotten for good");
     }
 }
 
@@ -143,5 +151,7 @@ mod tests {
         on_proven(&store, then + KEEP_SECONDS);
         assert_eq!(kept(), then + KEEP_SECONDS);
         assert!(least().unwrap() >= at("2001-01-01T00:00:00Z"));
+        forget(&store);
+        assert_eq!((least(), kept()), (None, 0));
     }
 }

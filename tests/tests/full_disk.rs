@@ -105,6 +105,13 @@ fn with_the_updaters_disk_full_an_install_is_refused_and_then_done() -> anyhow::
     ensure!(reason == "storage", "an order that cannot be durable was answered {reason:?}");
     room.lives()?;
     ensure!(room.status()?["update"]["state"] == "idle");
+    room.wait("the full disk to be told", |status| {
+        let problems = status["problems"].as_array()?;
+        problems
+            .iter()
+            .any(|problem| problem.as_str().is_some_and(|problem| problem.contains("full")))
+            .then_some(())
+    })?;
 
     disk.make_room()?;
     let output =

@@ -102,6 +102,13 @@ fn with_vigild_dead_a_release_is_installed_from_a_stick_and_confirmed_when_vigil
     ensure!(site.device.restart_if_asked()?.as_deref() == Some("B"));
     let status = site.device.run_until(&["confirmed", "rolled_back"], LIMIT, |_| ())?;
     ensure!(status["state"] == "confirmed" && status["floor"] == 2, "{status}");
+
+    // Root knows that the proven time is wrong; what is signed proves it anew.
+    let floor =
+        || std::fs::read_to_string(site.device.disk.join("updater/trust/time_floor")).unwrap_or_default();
+    wait_for("a proven time", LIMIT, || floor().starts_with("20").then_some(()))?;
+    let output = site.vigil(&["update", "forget-time"])?;
+    ensure!(output.status.success() && floor().starts_with("1970"), "{} {}", floor(), said(&output));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! `vigil`: the technician's tool, at the device.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -96,6 +96,8 @@ enum Act {
     Cancel(By),
     /// Go back from a release that is not confirmed yet
     Rollback(By),
+    /// Forget what time it is at least, where that was proven wrong; as root. What is signed proves it anew
+    ForgetTime,
 }
 
 #[derive(Args)]
@@ -169,13 +171,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Job::Health => show(get("/v1/health")?, technician::health),
         Job::Diagnose => show(ask(&admin, Method::POST, "/v1/diagnose")?, technician::diagnosis),
         Job::Update { act: Some(act), .. } => {
+            let mut updater = Updater::connect(&arguments.common.updater)?;
             let (control, by) = match act {
                 Act::Pause(by) => (Control::Pause, by),
                 Act::Resume(by) => (Control::Resume, by),
                 Act::Cancel(by) => (Control::Cancel, by),
                 Act::Rollback(by) => (Control::Rollback, by),
+                Act::ForgetTime => return updater.forget_time().map(|()| true).map_err(Into::into),
             };
-            let mut updater = Updater::connect(&arguments.common.updater)?;
             updater.control(control, by.command.as_deref())?;
             print(&arguments.common, &state(&updater.status()?), technician::update).map(|_| true)
         }
@@ -269,12 +272,17 @@ impl Progress {
 
 fn print(common: &Common, value: &Value, show: fn(&Value) -> (String, bool)) -> anyhow::Result<bool> {
     let (text, well) = show(value);
-    if common.json {
-        println!("{}", serde_json::to_string_pretty(value)?);
+    let mut out = anstream::stdout().lock();
+    let written = if common.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(value)?)
     } else {
-        anstream::print!("{text}");
+        write!(out, "{text}")
+    };
+    match written {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(well),
+        written => Ok(written.map(|()| well)?),
     }
-    Ok(well)
 }
 
 fn watch(common: &Common, get: impl Fn() -> anyhow::Result<Value>) -> anyhow::Result<bool> {

@@ -177,8 +177,10 @@ impl Daemon {
         for event in events {
             let detail =
                 json!({ "number": event.number, "message": event.message, "at_seconds": event.at_seconds });
-            if event.kind == "witness.forgotten" {
-                self.witnessed = Some(Ok(()));
+            match event.kind.as_str() {
+                "witness.forgotten" => self.witnessed = Some(Ok(())),
+                "time.forgotten" => proven::forget(&self.proven_store),
+                _ => {}
             }
             let outcome = match event.kind.as_str() {
                 "install.refused" | "control.refused" | "peer.refused" | "metadata.refused" => {

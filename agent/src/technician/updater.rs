@@ -135,6 +135,11 @@ impl Updater {
         self.ask(&Request::ForgetWitness, &[]).map(drop)
     }
 
+    /// Has it forget what time it is at least.
+    pub fn forget_time(&mut self) -> Result<(), UpdaterError> {
+        self.ask(&Request::ForgetTime, &[]).map(drop)
+    }
+
     /// Installs from a directory until the updater restarts the device, or gives up. `watch` sees every change.
     pub fn install(
         &mut self,

@@ -102,6 +102,9 @@ pub struct Updater {
     confined: bool,
 }
 
+/// Less room than that on the state's disk is none.
+const SPACE_BYTES: u64 = 64 * 1024;
+
 /// What the shell may do until something happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pause {
@@ -311,6 +314,13 @@ impl Updater {
         }
     }
 
+    /// What is wrong where nothing can be kept any more: it shows at once, and not with the next install only.
+    fn disk_full(&self) -> Option<Sentence> {
+        let space = rustix::fs::statvfs(&self.config.state).ok()?;
+        let is_full = space.f_bavail.saturating_mul(space.f_frsize) < SPACE_BYTES;
+        is_full.then(|| Sentence::new(&format!("the disk of {} is full", self.config.state.display())))
+    }
+
     fn status(&self) -> UpdateStatus {
         let journal = self.engine.journal();
         let order = self.boot.read().map(|reading| reading.order).unwrap_or_default();
@@ -345,7 +355,7 @@ impl Updater {
             last_event: self.events.last(),
             confined: self.confined,
             boot_problem: self.boot_trouble.clone(),
-            degraded: None,
+            degraded: self.disk_full(),
         }
     }
 }

@@ -89,7 +89,13 @@ impl Updater {
                 self.note("witness.forgotten", "root has said that the audit log begins anew");
                 Response::Done
             }),
-            Request::ForgetWitness => Ok(refused("not_permitted", "only root at the device may do this")),
+            Request::ForgetTime if asker.is_root => self.trust.forget_time(now()).map(|()| {
+                self.note("time.forgotten", "root has said that the proven time was wrong");
+                Response::Done
+            }),
+            Request::ForgetWitness | Request::ForgetTime => {
+                Ok(refused("not_permitted", "only root at the device may do this"))
+            }
             Request::Events { after } => {
                 self.events.after(after, EVENTS_PAGE).map(|events| Response::Events { events })
             }
@@ -115,7 +121,7 @@ fn turn(request: &Request) -> &'static str {
         Request::Contact(_) => "request: contact",
         Request::Witness { .. } => "request: witness",
         Request::Witnessed => "request: witnessed",
-        Request::ForgetWitness => "request: forget witness",
+        Request::ForgetWitness | Request::ForgetTime => "request: forget",
         Request::Events { .. } => "request: events",
     }
 }

@@ -163,6 +163,13 @@ impl Trust {
         self.clock.least(now.boot)
     }
 
+    /// Forgets the proven time. What is signed proves it anew.
+    pub fn forget_time(&mut self, now: Now) -> io::Result<()> {
+        self.set.forget_time();
+        self.clock.set_floor(self.set.time_floor(), now.boot);
+        self.files.write_floor(self.clock.floor(), Duration::ZERO)
+    }
+
     /// The trusted set.
     pub fn set(&self) -> &TrustedSet {
         &self.set

@@ -84,6 +84,8 @@ pub enum Request {
     Witnessed,
     /// Forget the checkpoint that is kept: for root, who has looked into what became of the log.
     ForgetWitness,
+    /// Forget what time it is at least: for root, where what proved it was wrong. What is signed proves it anew.
+    ForgetTime,
     /// Events after the one numbered `after`, oldest first, a page at most.
     Events {
         /// The last number the peer has.

@@ -86,6 +86,11 @@ impl TrustedSet {
         now.max(self.floor)
     }
 
+    /// Forgets the newest verified `issued`: somebody at the device knows that it was wrong. The next one counts.
+    pub fn forget_time(&mut self) {
+        self.floor = Time::UNIX_EPOCH;
+    }
+
     /// The newest verified `issued`; the Unix epoch when there was none.
     pub fn time_floor(&self) -> Time {
         self.floor
