@@ -42,6 +42,12 @@ impl FileBoot {
 
     /// What the first stage does at power-on: chooses a slot, spends a try, leaves word of it, all durably.
     pub fn power_on(&mut self, boot_id: &str) -> io::Result<String> {
+        if !self.variables().exists() {
+            return Err(invalid(
+                &self.variables(),
+                "not there; the factory writes it: BOOT_ORDER=A B, BOOT_A_LEFT=3, BOOT_B_LEFT=3, a line each",
+            ));
+        }
         let mut order = self.read()?.order;
         let slot = order.select().ok_or_else(|| {
             io::Error::other(format!("{}: no slot in BOOT_ORDER", self.variables().display()))

@@ -68,8 +68,13 @@ impl Medium for Blocks {
 
     fn read(&self) -> io::Result<Vec<u8>> {
         let mut copy = vec![0; self.size];
-        self.file.read_exact_at(&mut copy, self.offset)?;
-        Ok(copy)
+        match self.file.read_exact_at(&mut copy, self.offset) {
+            Ok(()) => Ok(copy),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(refused("it reaches beyond the end of the device"))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn write(&self, point: &str, copy: &[u8]) -> io::Result<()> {

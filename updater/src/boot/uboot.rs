@@ -407,6 +407,54 @@ mod tests {
     }
 
     #[test]
+    fn blank_bytes_of_a_slots_part_are_not_taken_for_an_environment_nor_one_area_for_two_copies() {
+        let mut bench = Bench::new(1);
+        let disk = bench.directory.path().join("disk");
+        let part = ("part \"rootfs\" of slot A".to_owned(), disk.clone());
+        bench.boot.claims = Claims::default().outside(vec![part]);
+        is_refused(&mut bench, "of slot A lies there");
+        assert!(bench.boot.check_writable().is_err());
+
+        let alias = bench.directory.path().join("alias");
+        std::os::unix::fs::symlink(&disk, &alias).unwrap();
+        let lines = format!("{} 0x1000 {SIZE:#x}\n{} 0x1000 {SIZE:#x}\n", disk.display(), alias.display());
+        std::fs::write(bench.directory.path().join("fw_env.config"), lines).unwrap();
+        bench.boot.claims = Claims::default();
+        let error = bench.in_turn(&both()).unwrap_err().to_string();
+        assert!(error.contains("the two copies overlap"), "{error}");
+    }
+
+    #[test]
+    fn another_disk_under_the_name_of_the_one_that_was_ours_is_left_as_it_is() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let losetup = |arguments: &[&str]| {
+            let output = std::process::Command::new("/sbin/losetup").args(arguments).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let mut bench = Bench::new(2);
+        let disk = bench.directory.path().join("disk").display().to_string();
+        let device = losetup(&["--find", "--show", &disk]);
+        let lines: Vec<_> =
+            (1..=2).map(|copy| format!("{device} {:#x} {SIZE:#x}\n", 0x1000 * copy)).collect();
+        std::fs::write(bench.directory.path().join("fw_env.config"), lines.concat()).unwrap();
+        bench.boot.claims = Claims::open(bench.directory.path());
+        let ours = bench.in_turn(&both());
+        losetup(&["--detach", &device]);
+        let other = bench.directory.path().join("other");
+        std::fs::write(&other, [0x5a; 0x4000]).unwrap();
+        losetup(&[&device, &other.display().to_string()]);
+        bench.boot.claims = Claims::open(bench.directory.path());
+        let foreign = bench.in_turn(&both());
+        losetup(&["--detach", &device]);
+        ours.unwrap();
+        assert!(foreign.unwrap_err().to_string().contains("not written to"));
+        assert_eq!(std::fs::read(&other).unwrap(), [0x5a; 0x4000]);
+    }
+
+    #[test]
     fn an_environment_of_the_other_form_or_of_another_size_is_named_and_left_as_it_is() {
         let mut single = Bench::new(1);
         single.write(&both());

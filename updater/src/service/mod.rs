@@ -14,6 +14,7 @@ mod steps;
 mod survey;
 mod whole;
 
+use anyhow::Context;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
@@ -125,7 +126,8 @@ pub fn now() -> Now {
 impl Updater {
     /// Opens every store and takes up where the last run was left.
     pub fn open(config: Config, confined: bool) -> anyhow::Result<Self> {
-        vigil_durable::create_directory(&config.state)?;
+        vigil_durable::create_directory(&config.state)
+            .with_context(|| format!("the state directory {}", config.state.display()))?;
         let boot = crate::boot::open(&config.boot, Claims::open(&config.state).outside(config.parts()));
         let booted = boot.booted()?;
         anyhow::ensure!(

@@ -210,6 +210,8 @@ impl Updater {
         if is_whole && refilled == reading.order || !is_whole && !self.boot.is_remembered() {
             return self.boot.check_writable();
         }
+        // Its errors name the place.
+        self.boot.check_writable()?;
         self.boot.write("boot.mark_good", &refilled)
     }
 

@@ -118,7 +118,9 @@ impl Part {
                 format!("slot {}: the image is larger than the slot", self.path.display()),
             ));
         }
-        self.file.write_all_at(bytes, offset)
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("slot {}: {error}", self.path.display()));
+        self.file.write_all_at(bytes, offset).map_err(named)
     }
 
     /// Lets `flusher` bring what was put to the disk: it is there when it says so.
