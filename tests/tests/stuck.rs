@@ -122,6 +122,34 @@ fn boot_variables_that_turn_read_only_under_a_failing_release_are_told_and_the_d
 }
 
 #[test]
+fn on_a_read_only_disk_the_updater_says_so_installs_nothing_and_comes_back_by_itself() -> anyhow::Result<()> {
+    let mut room = Room::alone("")?;
+    room.device.power_on()?;
+    room.status()?;
+    room.device.power_off();
+    let state = room.device.disk.join("updater").display().to_string();
+    run("mount", &["--bind", &state, &state])?;
+    run("mount", &["-o", "remount,bind,ro", &state])?;
+    let started = room.device.start_updaterd().and_then(|()| room.device.start_vigild());
+    let problem = |status: &serde_json::Value| status["problems"].to_string().contains("installs nothing");
+    let told = started.and_then(|()| room.wait("the reason", |status| problem(status).then_some(())));
+    let direct = Command::new(room.device.program("vigil"))
+        .arg("--updater")
+        .arg(room.device.updater_socket())
+        .args(["update", "--direct"])
+        .output();
+    run("umount", &["--lazy", &state])?;
+    told?;
+    let direct = direct?;
+    let said = String::from_utf8_lossy(&direct.stdout);
+    ensure!(direct.status.code() == Some(5) && said.contains("Read-only"), "{said}");
+    wait_for("the updater to use its state again", Duration::from_secs(90), || {
+        let status = room.status().ok()?;
+        (!problem(&status) && status["update"]["state"] == "idle").then_some(())
+    })
+}
+
+#[test]
 fn a_pipe_in_the_place_of_a_state_file_is_a_reason_and_no_wait() -> anyhow::Result<()> {
     let mut room = Room::alone("")?;
     room.device.power_on_without_agent()?;
