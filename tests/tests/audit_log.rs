@@ -75,8 +75,7 @@ impl Site {
         let said = wait_for("the device to name it", LIMIT, || self.problem().ok()?)?;
         ensure!(said.contains(words), "{words:?} is not in {said}");
         ensure!(!self.room.audited("audit.discontinued").is_empty(), "it is not in the log itself");
-        wait_for("the operator's check to fail", LIMIT, || (!self.check().ok()?.0).then_some(()))
-            .map(|()| ())?;
+        wait_for("the operator's check to fail", LIMIT, || (!self.check().ok()?.0).then_some(()))?;
         let (_, said) = self.check()?;
         ensure!(said.contains("audit"), "{said}");
         Ok(())

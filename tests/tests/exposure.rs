@@ -58,7 +58,7 @@ fn the_memory_of_vigild_is_closed_to_its_own_user() -> anyhow::Result<()> {
     command.arg("--config").arg(at("vigil.toml")).uid(USER).gid(USER);
     let mut process = Process::start("vigild", command, &at("log"))?;
     let log = || std::fs::read_to_string(at("log")).unwrap_or_default();
-    wait_for("the sockets", LIMIT, || at("run/status.sock").exists().then_some(())).with_context(|| log())?;
+    wait_for("the sockets", LIMIT, || at("run/status.sock").exists().then_some(())).with_context(log)?;
     // The kernel gives the files of a process that must not be dumped to root: what another process of the same user may
     // not open, it may not trace either.
     let owner = std::fs::metadata(format!("/proc/{}/mem", process.pid()))?.uid();

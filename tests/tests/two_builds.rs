@@ -180,6 +180,11 @@ impl Life {
     fn restart_into(&mut self, build: Build) -> anyhow::Result<()> {
         let asked = self.room.device.disk.join("run/reboot");
         wait_for("the updater to ask for a restart", LIMIT, || asked.exists().then_some(()))?;
+        // vigild looks at the updater now and then: what it tells is to be of now.
+        self.room.wait("vigild to tell of it", |status| {
+            matches!(status["update"]["state"].as_str()?, "rebooting" | "rolled_back" | "trial" | "good")
+                .then_some(())
+        })?;
         let before = self.look()?;
         self.room.vendor.files.misbehave("timestamp.json", Fault::Unavailable);
         self.room.device.restart_if_asked()?;

@@ -197,7 +197,7 @@ mod tests {
         for (number, path) in [("179:0", "mmc"), ("179:1", "mmc/p1"), ("179:2", "mmc/p2"), ("7:7", "loop7")] {
             std::os::unix::fs::symlink(block.join(path), directory.join("block").join(number)).unwrap();
         }
-        std::fs::write(directory.join("image"), [0; 65_536]).unwrap();
+        std::fs::write(directory.join("image"), vec![0; 65_536]).unwrap();
         std::fs::write(directory.join("mountinfo"), "22 1 179:2 / /srv rw - ext4 /dev/p2 rw\n").unwrap();
         Kernel { devices: directory.to_owned(), mountinfo: directory.join("mountinfo") }
     }

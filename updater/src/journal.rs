@@ -125,6 +125,7 @@ pub struct Install {
 }
 
 /// Whether it is not set: then it is not written, and a release that does not know it reads on.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference.
 fn is_false(flag: &bool) -> bool {
     !flag
 }

@@ -350,6 +350,8 @@ impl Daemon {
         let Some(Looked { health, machine }) = self.collectors.take(result) else { return };
         if let Some(machine) = machine {
             self.publish_inventory(machine);
+            // As all that is said at a start: a process that is killed before the broker has it leaves it to the next one.
+            self.keep(true);
         }
         self.health = Some(health.clone());
         if let Some(health) = self.reporter.on_snapshot(self.elapsed(), health) {

@@ -70,7 +70,7 @@ pub fn serve(
         if let Pause::Until(due) = pause
             && time.boot > due
         {
-            vigil_turns::late(time.boot - due.max(before));
+            vigil_turns::late(time.boot.saturating_sub(due.max(before)));
         }
         let turn = vigil_turns::begin("peers");
         for (peer, ready) in peers.iter_mut().zip(&ready[1..]) {

@@ -92,7 +92,7 @@ pub(super) fn synced<T>(work: impl FnOnce() -> T) -> T {
     with(|meter| {
         let after = meter.look();
         if let Some(before) = before {
-            meter.synced += (after.at - before.at).saturating_sub(after.waited - before.waited);
+            meter.synced += (after.at - before.at).saturating_sub(after.waited.saturating_sub(before.waited));
         }
     });
     result
@@ -147,7 +147,7 @@ impl Meter {
             .iter()
             .rev()
             .find(|look| look.at <= due)
-            .map_or(Duration::ZERO, |before| (now.waited - before.waited) + (now.synced - before.synced));
+            .map_or(Duration::ZERO, |before| excused(*before, now));
         self.count("timer, late by", by.saturating_sub(excused), [0; 2]);
     }
 
@@ -192,7 +192,12 @@ impl Meter {
 
 /// Wall time less the waits for a processor and for the disk.
 fn took(before: Look, after: Look) -> Duration {
-    (after.at - before.at).saturating_sub((after.waited - before.waited) + (after.synced - before.synced))
+    (after.at - before.at).saturating_sub(excused(before, after))
+}
+
+/// The waits for a processor and for the disk between them.
+fn excused(before: Look, after: Look) -> Duration {
+    after.waited.saturating_sub(before.waited) + after.synced.saturating_sub(before.synced)
 }
 
 /// Of a file like `/proc/self/io`: rchar, wchar, syscr, syscw, read_bytes, write_bytes, cancelled_write_bytes; see
