@@ -12,7 +12,7 @@ use crate::courier::{self, Courier, honest};
 use crate::image::SOUND;
 use crate::process::Process;
 use crate::vendor::{PRODUCT, TENANT, Vendor};
-use crate::{binaries, wait_for};
+use crate::{InTurn, binaries, wait_for};
 use anyhow::{Context, bail, ensure};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
@@ -307,7 +307,7 @@ impl<'w> Machine<'w> {
         }
         let mut order = BootOrder::default().first("A");
         order.left.insert("B".to_owned(), 0);
-        self.bootloader()?.write("factory", &order)?;
+        self.bootloader()?.write_in_turn("factory", &order)?;
         Ok(())
     }
 
@@ -374,7 +374,7 @@ impl<'w> Machine<'w> {
             let version = self.world.version_of(&content);
             let version =
                 version.with_context(|| format!("slot {slot} boots, and holds no whole release"))?;
-            bootloader.write("bootloader", &order)?;
+            bootloader.write_in_turn("bootloader", &order)?;
             let id = format!("boot-{}-{}", std::process::id(), self.boots);
             match self.backend {
                 Backend::File => std::fs::write(
@@ -403,7 +403,10 @@ impl<'w> Machine<'w> {
         for _ in 0..12 {
             self.stop();
             let version = self.power_on()?;
-            let mut command = Command::new(binaries()?.join("vigil-updaterd"));
+            // Each machine has a lock of its own for U-Boot's variables.
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", "mount -t tmpfs tmpfs /var/lock && exec \"$0\" \"$@\""]);
+            command.arg(binaries()?.join("vigil-updaterd"));
             command.arg("--config").arg(self.work.join("updater.toml")).env("VIGIL_LOG", "info");
             let _ = std::fs::remove_file(self.work.join("socket"));
             std::fs::write(self.work.join("reset_reason"), std::mem::take(&mut self.reset_reason))?;

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use vigil_tests::InTurn;
 use vigil_tests::board::with_board;
 use vigil_tests::disk::SECTOR;
 use vigil_tests::machine::{DEVICE, Random};
 use vigil_tests::vendor::{PRODUCT, TENANT};
-use vigil_updater::boot::{BootControl, BootOrder, Running, UbootBoot};
+use vigil_updater::boot::{BootOrder, Running, UbootBoot};
 
 /// U-Boot's copies on the disk.
 pub(crate) const COPIES: [usize; 2] = [0x20000, 0x22000];
@@ -231,7 +232,7 @@ impl Factory {
         let mut order = BootOrder::default().first("A");
         order.left.insert("B".to_owned(), 0);
         self.uboot(&fw_env(&path.display().to_string(), &COPIES, COPY_BYTES), "bootdelay=0\n")?
-            .write("factory", &order)?;
+            .write_in_turn("factory", &order)?;
         Ok(std::fs::read(&path)?)
     }
 
@@ -245,7 +246,7 @@ impl Factory {
         std::fs::File::create(&flash)?.set_len(64 << 20)?;
         let initial = "bootcmd=source 43000000; poweroff\nbootdelay=0\n";
         self.uboot(&fw_env(&flash.display().to_string(), &[0], 0x40000), initial)?
-            .write("factory", &BootOrder::default())?;
+            .write_in_turn("factory", &BootOrder::default())?;
         Ok([script, flash])
     }
 
