@@ -327,7 +327,7 @@ impl<'w> Machine<'w> {
             // What `grub-editenv FILE create` makes: the image brings it, and the updater never does.
             std::fs::write(grubenv, format!("{:#<1024}", "# GRUB Environment Block\n"))?;
         }
-        Ok(boot::open(&config, boot::Claims::default()))
+        Ok(boot::open(&config, boot::Claims::owner()))
     }
 
     /// Switches on until something starts that can run the updater.

@@ -21,6 +21,8 @@ pub struct Claims {
     /// None: they are forgotten with this value.
     file: Option<PathBuf>,
     kept: RefCell<BTreeSet<String>>,
+    /// Whoever has these owns the places, and need not prove it.
+    owned: bool,
     /// What lies where no boot variables can be: the slots' parts, each with its name.
     others: Vec<(String, PathBuf)>,
 }
@@ -33,7 +35,12 @@ impl Claims {
         let bytes = vigil_durable::read_bounded(&file, FILE_BYTES).ok().flatten().unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let kept = text.lines().take(PLACES).map(str::to_owned).collect();
-        Self { file: Some(file), kept: RefCell::new(kept), others: Vec::new() }
+        Self { file: Some(file), kept: RefCell::new(kept), owned: false, others: Vec::new() }
+    }
+
+    /// For a bootloader or what stands for one: the places are its own.
+    pub fn owner() -> Self {
+        Self { owned: true, ..Self::default() }
     }
 
     /// No boot variables lie in these.
@@ -57,7 +64,7 @@ impl Claims {
 
     /// Whether the place was proven before.
     pub(super) fn hold(&self, place: &str) -> bool {
-        self.kept.borrow().contains(place)
+        self.owned || self.kept.borrow().contains(place)
     }
 
     /// Whether what is there now, or was once, proves that the place is ours, or nobody's.
