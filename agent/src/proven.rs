@@ -97,13 +97,31 @@ fn believed(clock: Timestamp, least: Option<Timestamp>) -> Timestamp {
     clock.max(least).min(Timestamp::from_second(most).unwrap_or(least))
 }
 
+/// No device of ours was made before this; a clock that says so was never set.
+const FIRST_SECOND: i64 = 1_767_225_600;
+
 /// The time for TLS: a device whose clock says 1970 would be kept away from everything that could tell it better.
-#[derive(Debug)]
-pub struct TlsTime;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsTime {
+    /// As commands are judged.
+    Proven,
+    /// The clock's, unless it was never set. For the repository: what comes from there is signed, and a proven time that was signed
+    /// wrongly must not keep away the root that mends it.
+    Clock,
+}
+
+impl TlsTime {
+    fn at(self, clock: Timestamp) -> Timestamp {
+        match self {
+            Self::Clock if clock.as_second() >= FIRST_SECOND => clock,
+            Self::Clock | Self::Proven => least().map_or(clock, |least| clock.max(least)),
+        }
+    }
+}
 
 impl tokio_rustls::rustls::time_provider::TimeProvider for TlsTime {
     fn current_time(&self) -> Option<rustls_pki_types::UnixTime> {
-        let seconds = u64::try_from(wall().as_second()).unwrap_or(0);
+        let seconds = u64::try_from(self.at(Timestamp::now()).as_second()).unwrap_or(0);
         Some(rustls_pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)))
     }
 }
@@ -151,6 +169,12 @@ mod tests {
         on_proven(&store, then + KEEP_SECONDS);
         assert_eq!(kept(), then + KEEP_SECONDS);
         assert!(least().unwrap() >= at("2001-01-01T00:00:00Z"));
+        // A proven time far ahead keeps no root away that heals it; a clock that was never set keeps nothing away.
+        advance(at("2036-01-01T00:00:00Z").as_second());
+        let clock = at("2026-06-01T00:00:00Z");
+        assert_eq!(TlsTime::Clock.at(clock), clock);
+        assert!(TlsTime::Proven.at(clock) >= at("2036-01-01T00:00:00Z"));
+        assert!(TlsTime::Clock.at(at("1970-01-01T00:01:00Z")) >= at("2036-01-01T00:00:00Z"));
         forget(&store);
         assert_eq!((least(), kept()), (None, 0));
     }

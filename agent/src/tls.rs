@@ -10,6 +10,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use crate::proven::TlsTime;
+
 /// A PEM file's bytes at most.
 const PEM_BYTES: u64 = 1024 * 1024;
 
@@ -26,8 +28,13 @@ pub struct ClientIdentity<'a> {
 }
 
 /// A client that trusts the certificates in `ca_file`, or else the system's, and shows `identity` when asked.
-pub fn client(ca_file: Option<&Path>, identity: Option<ClientIdentity<'_>>) -> io::Result<Arc<ClientConfig>> {
-    let time = Arc::new(crate::proven::TlsTime);
+/// Certificates are judged by `time`.
+pub fn client(
+    ca_file: Option<&Path>,
+    identity: Option<ClientIdentity<'_>>,
+    time: TlsTime,
+) -> io::Result<Arc<ClientConfig>> {
+    let time = Arc::new(time);
     let builder = ClientConfig::builder_with_details(Arc::new(ring::default_provider()), time)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?

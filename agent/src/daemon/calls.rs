@@ -115,6 +115,10 @@ impl Daemon {
             self.witnessed.as_ref().and_then(|witnessed| witnessed.as_ref().err()).map(|what| {
                 format!("{what}; look into who was root here, then run vigil audit forget-witness")
             });
+        let trust = self.update.as_ref().map(|status| &status.trust);
+        let incidents = crate::report::incidents(trust, self.operators.as_ref())
+            .into_iter()
+            .map(|incident| format!("{}: {}", incident.title, incident.detail));
         let is_connected = self.link.granted.is_some();
         let own = &self.config.device.id;
         self.hearing
@@ -122,6 +126,7 @@ impl Daemon {
             .into_iter()
             .chain(update)
             .chain(audit)
+            .chain(incidents)
             .collect()
     }
 

@@ -343,7 +343,7 @@ impl Daemon {
             kind: kind.to_owned(),
             status,
             reason,
-            message: message.to_owned(),
+            message: vigil_text::Sentence::new(message).to_string(),
             output: Value::Null,
             at: Timestamp::now(),
         }

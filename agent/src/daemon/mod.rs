@@ -151,6 +151,8 @@ struct Daemon {
     link: LinkState,
     /// Whether the broker takes what is said, and whether somebody else speaks for this device.
     hearing: Hearing,
+    /// What was said of our presence last, the newest first.
+    presences: VecDeque<Vec<u8>>,
     connection: Option<Connection>,
     reconnect_at: Option<Instant>,
     backoff: Backoff,
@@ -362,6 +364,7 @@ impl Daemon {
             contact: Contact::default(),
             link: LinkState::default(),
             hearing: Hearing::default(),
+            presences: VecDeque::new(),
             connection: None,
             reconnect_at: Some(Instant::now()),
             nonce: String::new(),

@@ -25,6 +25,8 @@ use crate::link::{
 use crate::report::{incidents, update_state};
 use crate::tls::{self, ClientIdentity};
 
+/// What was said of our presence last is known again when it comes back.
+const PRESENCES: usize = 4;
 /// The broker waits this long before it tells the others that we are gone.
 const WILL_DELAY: Duration = Duration::from_secs(10);
 /// A digest only for a newer audit checkpoint is not signed more often than this.
@@ -71,7 +73,7 @@ impl Daemon {
         let key = self.identity.tls_key_path();
         let identity = certificate.exists().then(|| ClientIdentity { certificate: &certificate, key: &key });
         let tls = if broker.url.tls {
-            let mut tls = tls::client(broker.ca_file.as_deref(), identity)?;
+            let mut tls = tls::client(broker.ca_file.as_deref(), identity, crate::proven::TlsTime::Proven)?;
             Arc::make_mut(&mut tls).alpn_protocols =
                 broker.alpn.iter().map(|name| name.clone().into_bytes()).collect();
             Some(tls)
@@ -266,7 +268,9 @@ impl Daemon {
             .ok()
             .filter(|message| message.body.status == PresenceStatus::Online)
             .map(|message| message.body.session);
-        self.hearing.on_presence(online, self.elapsed());
+        // A copy of this device counts its sessions as this one does, and says it at another moment.
+        let is_ours = self.presences.iter().any(|own| own == payload);
+        self.hearing.on_presence(online, is_ours, self.elapsed());
         if online != Some(self.numbers.session()) {
             self.outbox.assert_again(StateTopic::Presence);
         }
@@ -368,7 +372,13 @@ impl Daemon {
                     "too large for the broker: not published"
                 );
             }
-            Ok((seq, payload)) => self.outbox.set_state(topic, seq, payload),
+            Ok((seq, payload)) => {
+                if topic == StateTopic::Presence {
+                    self.presences.truncate(PRESENCES - 1);
+                    self.presences.push_front(payload.clone());
+                }
+                self.outbox.set_state(topic, seq, payload);
+            }
             Err(error) => warn!(%error, topic = topic.level(), "not published"),
         }
     }

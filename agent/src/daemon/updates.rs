@@ -179,7 +179,7 @@ impl Daemon {
                 json!({ "number": event.number, "message": event.message, "at_seconds": event.at_seconds });
             match event.kind.as_str() {
                 "witness.forgotten" => self.witnessed = Some(Ok(())),
-                "time.forgotten" => proven::forget(&self.proven_store),
+                "time.forgotten" | "time.reset" => proven::forget(&self.proven_store),
                 _ => {}
             }
             let outcome = match event.kind.as_str() {

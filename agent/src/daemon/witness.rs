@@ -15,7 +15,7 @@ use crate::update::Ask;
 /// Stack of a thread that reads files.
 const STACK_BYTES: usize = 256 * 1024;
 /// A newer checkpoint is handed to the updater this often.
-const HAND_OVER: Duration = Duration::from_secs(60);
+const HAND_OVER: Duration = Duration::from_secs(10);
 
 /// What a thread has found out about the log.
 pub(super) enum Found {

@@ -7,6 +7,8 @@ use std::time::Duration;
 const STEADY: Duration = Duration::from_secs(60);
 /// Standard deviations between the mean of the attempts in a second and the rate that they must stay within.
 const SIGMAS: f64 = 6.0;
+/// However large the fleet and slow its broker are said to be: a device that waits for years is lost to both.
+const WIDEST: Duration = Duration::from_secs(3600);
 /// Full jitter alone is calm enough from so many windows on: if all begin at once, its attempts come at up to e times
 /// the fleet over the wait, never more.
 const CALM: u32 = 3;
@@ -43,7 +45,7 @@ impl Backoff {
     /// from less than their window, however short `max` is.
     #[must_use]
     pub fn for_fleet(mut self, fleet: u32, per_second: u32) -> Self {
-        let window = spread(fleet, per_second);
+        let window = spread(fleet, per_second).min(WIDEST);
         self.max = self.max.max(window);
         self.window = Some(window);
         self
@@ -110,6 +112,16 @@ mod tests {
         backoff.lasted(STEADY);
         assert_eq!(backoff.next(false, u64::MAX).as_secs(), 1);
         assert_eq!(backoff.next(true, u64::MAX).as_secs(), 10);
+    }
+
+    #[test]
+    fn no_number_in_a_configuration_keeps_a_device_away_for_more_than_an_hour_or_two() {
+        let mut backoff =
+            Backoff::new(Duration::from_secs(1), Duration::from_secs(60)).for_fleet(10_000_000, 1);
+        backoff.lost();
+        for _ in 0..40 {
+            assert!(backoff.next(false, u64::MAX) <= 2 * WIDEST);
+        }
     }
 
     #[test]

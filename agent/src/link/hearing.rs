@@ -42,11 +42,13 @@ impl Hearing {
         is_news
     }
 
-    /// What is said of our presence: online in this session, or something else.
-    pub fn on_presence(&mut self, online: Option<u64>, now: Duration) {
+    /// What is said of our presence: online in this session, or something else; and whether it is what this process has said, to
+    /// the byte.
+    pub fn on_presence(&mut self, online: Option<u64>, is_ours: bool, now: Duration) {
         let Some((own, _)) = self.session else { return };
         match online {
-            Some(session) if session == own => self.is_echoed = true,
+            Some(session) if session == own && is_ours => self.is_echoed = true,
+            Some(session) if session == own => self.rival = Some(now),
             // What the broker still keeps of our own session before is no rival's.
             Some(session) if self.is_echoed || self.before.is_some_and(|before| before != session) => {
                 self.rival = Some(now);
@@ -117,7 +119,7 @@ mod tests {
         hearing.on_connected(1, Duration::ZERO);
         assert_eq!(problems(&hearing, 59), "");
         assert!(problems(&hearing, 60).contains("did not come back"));
-        hearing.on_presence(Some(1), 61 * SECOND);
+        hearing.on_presence(Some(1), true, 61 * SECOND);
         assert_eq!(problems(&hearing, 62), "");
     }
 
@@ -126,18 +128,23 @@ mod tests {
         let mut hearing = Hearing::default();
         hearing.on_connected(7, Duration::ZERO);
         // What an earlier process left at the broker is ours as well.
-        hearing.on_presence(Some(6), SECOND);
+        hearing.on_presence(Some(6), true, SECOND);
         assert_eq!(problems(&hearing, 2), "");
-        hearing.on_presence(Some(7), SECOND);
-        hearing.on_presence(Some(3), 2 * SECOND);
+        hearing.on_presence(Some(7), true, SECOND);
+        hearing.on_presence(Some(3), true, 2 * SECOND);
         assert!(problems(&hearing, 3).contains("another client connects"));
         // Turned out without a word, it finds the other one's presence when it is back.
         let mut hearing = Hearing::default();
         hearing.on_connected(7, Duration::ZERO);
         hearing.on_connected(8, SECOND);
-        hearing.on_presence(Some(7), SECOND);
+        hearing.on_presence(Some(7), true, SECOND);
         assert_eq!(problems(&hearing, 2), "");
-        hearing.on_presence(Some(3), SECOND);
+        hearing.on_presence(Some(3), true, SECOND);
+        assert!(problems(&hearing, 2).contains("another client connects"));
+        // A copy of the device has the same number, and other words.
+        let mut hearing = Hearing::default();
+        hearing.on_connected(7, Duration::ZERO);
+        hearing.on_presence(Some(7), false, SECOND);
         assert!(problems(&hearing, 2).contains("another client connects"));
         let mut hearing = Hearing::default();
         hearing.on_taken_over(Duration::ZERO);

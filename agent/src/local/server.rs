@@ -28,6 +28,7 @@ use super::{Access, Need, Peer};
 const CONNECTIONS: usize = 16;
 const CONNECTIONS_OF_ONE: usize = 4;
 const CONNECTIONS_FOR_ADMINS: usize = 4;
+const CONNECTIONS_FOR_ROOT: usize = 4;
 /// A request's head must be here within this time.
 const HEAD: Duration = Duration::from_secs(10);
 /// The longest call is a diagnosis.
@@ -165,9 +166,12 @@ impl Places {
     /// Takes a place for a user, if one is left to him.
     fn take(&mut self, uid: u32, is_admin: bool) -> bool {
         let own = self.by_user.get(&uid).copied().unwrap_or(0);
-        let has_room = if is_admin {
-            self.taken[1] < CONNECTIONS_FOR_ADMINS
-                || self.taken[0] + self.taken[1] < CONNECTIONS + CONNECTIONS_FOR_ADMINS
+        let all = self.taken[0] + self.taken[1];
+        let has_room = if uid == 0 {
+            all < CONNECTIONS + CONNECTIONS_FOR_ADMINS + CONNECTIONS_FOR_ROOT
+        } else if is_admin {
+            own < CONNECTIONS_OF_ONE
+                && (self.taken[1] < CONNECTIONS_FOR_ADMINS || all < CONNECTIONS + CONNECTIONS_FOR_ADMINS)
         } else {
             self.taken[0] < CONNECTIONS && own < CONNECTIONS_OF_ONE
         };
@@ -312,11 +316,18 @@ mod tests {
         assert_eq!(taken, CONNECTIONS_OF_ONE);
         let taken = (0..100).filter(|uid| places.take(2000 + uid, false)).count();
         assert_eq!(taken, CONNECTIONS - CONNECTIONS_OF_ONE);
+        // An admin has no more than anybody else, and all admins together leave root its own.
+        let taken = (0..100).filter(|_| places.take(3000, true)).count();
+        assert_eq!(taken, CONNECTIONS_OF_ONE);
+        assert_eq!((0..100).filter(|uid| places.take(4000 + uid, true)).count(), 0);
         let taken = (0..100).filter(|_| places.take(0, true)).count();
-        assert_eq!(taken, CONNECTIONS_FOR_ADMINS);
+        assert_eq!(taken, CONNECTIONS_FOR_ROOT);
         places.give_back(1000, false);
         places.give_back(0, true);
         assert!(places.take(0, true));
+        for _ in 0..CONNECTIONS_OF_ONE {
+            places.give_back(3000, true);
+        }
         for _ in 0..CONNECTIONS_OF_ONE {
             places.give_back(1000, false);
         }

@@ -89,7 +89,11 @@ impl Fetcher {
     /// Under each of `bases` lie the same `metadata/`, `targets/` and `blobs/`. There is one at least.
     pub fn new(bases: Vec<Url>, ca_file: Option<&Path>, stall: Duration) -> std::io::Result<Self> {
         let has_tls = bases.iter().any(|base| base.scheme() == "https");
-        let tls = if has_tls { Some(crate::tls::client(ca_file, None)?) } else { None };
+        let tls = if has_tls {
+            Some(crate::tls::client(ca_file, None, crate::proven::TlsTime::Clock)?)
+        } else {
+            None
+        };
         Ok(Self { bases, current: 0, tls, stall, connection: None, open: None })
     }
 

@@ -1,8 +1,8 @@
 //! The operator's key: a PKCS#8 PEM file that only its owner can read, and that is never overwritten.
 
-use std::fs::OpenOptions;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use ed25519_dalek::SigningKey;
@@ -23,6 +23,13 @@ pub fn create(path: &Path) -> Result<SigningKey, Failure> {
     let pem = KeypairBytes { secret_key: key.to_bytes(), public_key: None }
         .to_pkcs8_pem(LineEnding::LF)
         .map_err(|error| failed(format!("the key cannot be encoded: {error}")))?;
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| failed(format!("{}: {error}", directory.display())))?;
+    }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(
         |error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => {

@@ -17,7 +17,7 @@ use vigil_tests::{broker, image, wait_for_answer};
 const HELP: &str = "\
 cargo demo: one device, its broker, its vendor's repository; from power-on to a rolled-back release
 
-Usage: cargo demo [-- --keep] [--dir DIR] [--mib N]
+Usage: cargo demo [--keep] [--dir DIR] [--mib N]
 
   --keep     leave it running and print commands to try from a second terminal
   --dir DIR  where to put the device's disk and the repository (default: a new directory under /tmp)

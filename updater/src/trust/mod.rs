@@ -380,6 +380,12 @@ impl Trust {
         if let Ok(outputs) = &outcome {
             for output in outputs {
                 if let Some(floor) = self.files.apply(output)? {
+                    if floor < clock.floor() {
+                        self.notes.push((
+                            "time.reset",
+                            "the keys that vouched for the proven time were revoked".to_owned(),
+                        ));
+                    }
                     clock.set_floor(floor, now.boot);
                     self.files.write_floor(floor, clock.powered(now.boot))?;
                 }
