@@ -174,3 +174,49 @@ fn a_repository_that_is_withheld_is_told_and_what_was_trusted_stays_trusted() ->
     assert_eq!(room.send("ping", &[])?, "ok", "what was trusted stays trusted");
     Ok(())
 }
+
+/// A publisher whose clock is ten years ahead signs a timestamp; the way back is in docs/trust.md: a root without that key.
+#[test]
+fn a_time_that_was_signed_wrongly_is_healed_by_a_new_root_on_both_sides() -> anyhow::Result<()> {
+    let mut room = Room::at_a_broker("")?;
+    let proven = |room: &Room| -> i64 {
+        let text = std::fs::read_to_string(room.device.disk.join("data/proven.json")).unwrap_or_default();
+        serde_json::from_str::<Value>(&text).ok().and_then(|value| value["at"].as_i64()).unwrap_or(0)
+    };
+    // As the list that the vendor begins with, and with an operator whose key outlasts the error.
+    room.set_operators(Duration::from_secs(86_400 * 365))?;
+    room.device.power_on()?;
+    room.wait_ready()?;
+    wait_for("a proven time", LIMIT, || (proven(&room) > 0).then_some(()))?;
+
+    let keys = room.vendor.repository().with_file_name("keys");
+    let output = std::process::Command::new("faketime")
+        .args(["-f", "+3650d"])
+        .arg(vigil_tests::binaries()?.join("vigil-publish"))
+        .args(["timestamp", "--repo"])
+        .arg(room.vendor.repository())
+        .arg("--keys")
+        .arg(&keys)
+        .output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let far = Timestamp::now().as_second() + 3000 * 86_400;
+    wait_for("the wrong time to be proven", LIMIT, || (proven(&room) > far).then_some(()))?;
+
+    room.vendor.publish(&["key", "new", "timestamp-2"])?;
+    let repository = room.vendor.repository().display().to_string();
+    room.vendor.publish(&[
+        "key",
+        "revoke",
+        "timestamp",
+        "--replace-by",
+        "timestamp-2",
+        "--repo",
+        &repository,
+    ])?;
+    room.vendor.publish(&["timestamp"])?;
+    wait_for("vigild to be healed", LIMIT, || (proven(&room) < far).then_some(()))?;
+    room.device.daemon(Daemon::Vigild)?.stop()?;
+    room.device.start_vigild()?;
+    room.wait_ready()?;
+    wait_for("a command to be obeyed", LIMIT, || (room.send("ping", &[]).ok()? == "ok").then_some(()))
+}

@@ -220,10 +220,11 @@ fn what_was_made_right_before_a_unit_is_not_read_back() {
 
 #[test]
 fn where_the_slot_does_not_hold_what_was_written_before_a_unit_small_frames_make_it() {
-    let (whole, rerouted) = install_units(|_| {}, 0..40).unwrap();
+    let (whole, rerouted) = install_units(|_| {}, (0..160).step_by(4)).unwrap();
     assert_eq!(rerouted, 0);
     // After a start nothing is in memory.
-    let (small, rerouted) = install_units(with_another_hash_of_what_lies_before, 0..40).unwrap();
+    let (small, rerouted) =
+        install_units(with_another_hash_of_what_lies_before, (0..160).step_by(4)).unwrap();
     assert!(rerouted > 0 && small > whole, "{rerouted} {small} {whole}");
 }
 
