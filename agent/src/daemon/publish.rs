@@ -352,14 +352,17 @@ impl Daemon {
     /// What a look at the machine has found.
     pub(super) fn on_looked(&mut self, result: (u64, Looked)) {
         let Some(Looked { health, machine }) = self.collectors.take(result) else { return };
+        let is_first = machine.is_some();
         if let Some(machine) = machine {
             self.publish_inventory(machine);
-            // As all that is said at a start: a process that is killed before the broker has it leaves it to the next one.
-            self.keep(true);
         }
         self.health = Some(health.clone());
         if let Some(health) = self.reporter.on_snapshot(self.elapsed(), health) {
             self.publish(StateTopic::Health, health);
+        }
+        if is_first {
+            // As all that is said at a start: a process that is killed before the broker has it leaves it to the next one.
+            self.keep(true);
         }
     }
 
