@@ -14,7 +14,7 @@ use super::steps::slot_cause;
 use super::survey::{Known, is_whole};
 use crate::engine::plan::{BLOCK_BYTES, frames_for, joins, small_frames_for, spans};
 use crate::engine::{Event, Now, Step, Way, cause};
-use crate::release::patch::{Block, Range};
+use crate::release::patch::{Block, Patch, Range};
 use crate::release::{Before, ChunkHash, Kind, Leaf, Packer, Unit, Unpacking, Vouched, blob_path, is_zero};
 use crate::slot::HEAD_BYTES;
 
@@ -51,6 +51,8 @@ enum Reading {
     Behind { bytes: Vec<u8>, done: usize },
     /// The ranges of a patch, of which so many are there.
     Ranges { unpacking: Unpacking, done: usize },
+    /// The same, unpacked.
+    Prefix(Vec<u8>),
 }
 
 /// A unit on its way into the slot.
@@ -370,6 +372,8 @@ impl Updater {
         let (image, unit) = (expected.image, expected.unit);
         let is_whole = !making.lacks().contains(&true);
         let frames = making.frames_lacked();
+        // It is held against its digest and written in the turns that follow.
+        making.is_whole = is_whole && matches!(decoded, Ok(Decoded::Done));
         self.making = Some(making);
         match decoded {
             Err(message) => {
@@ -396,10 +400,7 @@ impl Updater {
                 self.tell(now, Event::PatchForgone { image })?;
                 Ok(Ok(Taken::Elsewhere))
             }
-            Ok(Decoded::Done) if is_whole => {
-                self.finish_making(now)?;
-                Ok(Ok(Taken::Used))
-            }
+            Ok(Decoded::Done) if is_whole => Ok(Ok(Taken::Used)),
             Ok(Decoded::Done) => {
                 if let Some(frame) = expected.frame {
                     self.tell(now, Event::Decoded { image, unit, frame })?;
@@ -505,7 +506,9 @@ impl Updater {
         };
         // Patches take as much memory as there is for both.
         self.behind = Behind::default();
+        let told = |error: String| format!("unit {} of the image: {error}", making.number);
         let (mut unpacking, mut done) = match making.reading.take() {
+            Some(Reading::Prefix(prefix)) => return self.decode_after(making, vouched, &patch, &prefix),
             Some(Reading::Ranges { unpacking, done }) => (unpacking, done),
             _ => (Unpacking::new(&patch.ranges), 0),
         };
@@ -522,16 +525,36 @@ impl Updater {
             self.turn.spend(length);
             done += length;
         }
-        let told = |error: String| format!("unit {} of the image: {error}", making.number);
+        if self.turn.is_spent() {
+            making.reading = Some(Reading::Ranges { unpacking, done });
+            return Ok(Decoded::Later);
+        }
         // Nothing that is not vouched for reaches the decompressor.
         let prefix =
             unpacking.unpack(&patch.ranges, &patch.prefix_sha256, &mut self.decoder, &mut self.scratch);
         let Some(prefix) = prefix.map_err(told)? else { return Ok(Decoded::Unfit) };
+        self.turn.spend(prefix.len());
+        if self.turn.is_spent() {
+            making.reading = Some(Reading::Prefix(prefix));
+            return Ok(Decoded::Later);
+        }
+        self.decode_after(making, vouched, &patch, &prefix)
+    }
+
+    /// Decodes a patch frame with what it was made with before it.
+    fn decode_after(
+        &mut self,
+        making: &mut Making,
+        vouched: Vouched<'_>,
+        patch: &Patch,
+        prefix: &[u8],
+    ) -> Result<Decoded, String> {
+        let told = |error: String| format!("unit {} of the image: {error}", making.number);
         let chunks: Vec<_> = (0..patch.chunks.len()).filter(|at| patch.chunks[*at]).collect();
         let length = chunks.iter().map(|at| making.leaf.chunks[*at].length).sum();
         let size = patch.decoded_length(length).ok_or("packed blocks that are not in its chunks")?;
-        self.decoder.decode(vouched, &prefix, size as usize, &mut self.scratch).map_err(told)?;
-        drop(prefix);
+        self.decoder.decode(vouched, prefix, size as usize, &mut self.scratch).map_err(told)?;
+        self.turn.spend(size as usize);
         if patch.blocks.is_empty() {
             self.scatter(making, &chunks, Source::Patch);
             return Ok(Decoded::Done);
@@ -581,6 +604,7 @@ impl Updater {
         frame: Vouched<'_>,
     ) -> Result<(), String> {
         let size = chunks.iter().map(|at| making.length(*at)).sum();
+        self.turn.spend(size);
         self.decoder
             .decode(frame, prefix, size, &mut self.scratch)
             .map_err(|error| format!("unit {} of the image: {error}", making.number))
@@ -609,6 +633,10 @@ impl Updater {
         if making.writing.is_some() {
             return self.write_unit(now, making);
         }
+        if self.turn.is_spent() {
+            self.making = Some(making);
+            return Ok(());
+        }
         let lacks = making.lacks();
         if lacks.contains(&true) {
             let frames = making.frames_lacked();
@@ -627,6 +655,7 @@ impl Updater {
                 self.behind.push(making.image, making.unit.offset, &self.unit);
             }
             self.keep_head(making.image, making.number)?;
+            self.turn.spend(self.unit.len());
             making.writing = Some(Writing::default());
             return self.write_unit(now, making);
         }
@@ -843,7 +872,7 @@ impl Updater {
     }
 }
 
-/// How much a turn of the loop may move from and to the disk: nobody waits for an answer, and no watchdog, while gigabytes are
+/// How much a turn of the loop may move from and to the disk, decode and verify: nobody waits for an answer, and no watchdog, while gigabytes are
 /// copied.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
