@@ -8,6 +8,9 @@ use anyhow::{Context, ensure};
 
 /// A turn takes so long at most, in microseconds, and moves so many bytes from and to devices.
 const TURN_MICROS: u64 = 100_000;
+/// On a machine whose processors others have as well (a hypervisor's guests, what compiles beside the tests) a turn that computes may
+/// take longer, and nothing tells: one in so many of a kind may, up to the limit of timers.
+const SHARED: u64 = 1_000;
 const TURN_BYTES: u64 = 1 << 20;
 /// A timer goes off so late at most.
 const LATE_MICROS: u64 = 250_000;
@@ -25,8 +28,14 @@ struct Row {
 
 impl Row {
     fn is_within(&self, kind: &str) -> bool {
-        let most = if kind == LATE { LATE_MICROS } else { TURN_MICROS };
-        self.worst_micros <= most && self.most.iter().sum::<u64>() <= TURN_BYTES
+        let is_in_time = if kind == LATE {
+            self.worst_micros <= LATE_MICROS
+        } else {
+            let all: u64 = self.micros.iter().sum();
+            let over: u64 = self.micros.iter().skip(7).sum();
+            over == 0 || over <= all / SHARED && self.worst_micros <= LATE_MICROS
+        };
+        is_in_time && self.most.iter().sum::<u64>() <= TURN_BYTES
     }
 }
 
@@ -97,8 +106,10 @@ fn run(directory: &Path) -> anyhow::Result<bool> {
         );
     }
     println!(
-        "limits: {} ms and {} KiB a turn, timers late by {} ms; without waits for a processor and for fsync",
+        "limits: {} ms (one in {SHARED} of a kind {} ms, on shared processors) and {} KiB a turn, timers late by {} ms; without waits \
+         for a processor and for fsync",
         TURN_MICROS / 1000,
+        LATE_MICROS / 1000,
         TURN_BYTES >> 10,
         LATE_MICROS / 1000
     );

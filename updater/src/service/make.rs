@@ -341,8 +341,12 @@ impl Updater {
     /// Goes on with the unit of which nothing lacks, if there is one. Whether there was.
     pub(super) fn go_on_writing(&mut self, now: Now) -> io::Result<bool> {
         let is_whole = self.making.as_ref().is_some_and(|making| making.is_whole);
-        if is_whole {
-            self.finish_making(now)?;
+        if is_whole && let Err(error) = self.finish_making(now) {
+            // Its disk is full: that may pass. The unit is made again after a pause.
+            self.making = None;
+            let message = error.to_string();
+            self.note("fetch.failed", &message);
+            self.tell(now, Event::FetchFailed { cause: cause::STORAGE, message })?;
         }
         Ok(is_whole)
     }
