@@ -165,7 +165,8 @@ fn line(path: &Path) -> String {
     text(path, SMALL_BYTES).lines().next().unwrap_or_default().trim().to_owned()
 }
 
-fn text(path: &Path, limit: u64) -> String {
+/// What the kernel tells in a file, as far as the limit goes.
+pub(crate) fn text(path: &Path, limit: u64) -> String {
     let bytes = vigil_durable::read_bounded(path, limit).ok().flatten().unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }

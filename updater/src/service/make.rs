@@ -695,6 +695,9 @@ impl Updater {
 
     /// Fills in what the device has, as much as fits into a turn. What cannot be read is not there: it is fetched.
     fn fill(&mut self, making: &mut Making) {
+        if making.is_filled() {
+            return;
+        }
         let Some(part) = self.parts.get(making.image) else { return };
         let known = self.known.get(making.image);
         let running = known.and_then(|known| known.running.as_ref());

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::extent::{Kernel, numbers as numbers_in};
+use crate::extent::{Kernel, numbers as numbers_in, text};
 
 const FILE_BYTES: u64 = 1024 * 1024;
 const SMALL_BYTES: u64 = 8 * 1024;
@@ -97,11 +97,6 @@ impl System {
 
 fn numbers(device: u64) -> String {
     format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device))
-}
-
-fn text(path: &Path, limit: u64) -> String {
-    let bytes = vigil_durable::read_bounded(path, limit).ok().flatten().unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
