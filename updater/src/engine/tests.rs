@@ -15,6 +15,22 @@ const BLANK: u64 = 0;
 /// What each unit that is not in the slot is planned to cost.
 const UNIT_COST: u64 = 500_000;
 
+impl Step {
+    /// Whether somebody else is to do something first: the time, or the courier.
+    fn is_others(&self) -> bool {
+        matches!(
+            self,
+            Self::Rest
+                | Self::Refresh
+                | Self::FetchManifest { .. }
+                | Self::FetchIndex { .. }
+                | Self::FetchLeaves { .. }
+                | Self::FetchPatchIndex { .. }
+                | Self::FetchFrames { .. }
+        )
+    }
+}
+
 fn release(sequence: u64) -> (Manifest, Index) {
     static RELEASES: std::sync::OnceLock<Vec<(Manifest, Index)>> = std::sync::OnceLock::new();
     let releases = RELEASES.get_or_init(|| (NEW..=NEW + 1).map(make_release).collect());

@@ -509,19 +509,3 @@ pub enum Step {
         from: String,
     },
 }
-
-impl Step {
-    /// Whether somebody else is to do something first: the time, or the courier.
-    pub fn is_others(&self) -> bool {
-        matches!(
-            self,
-            Self::Rest
-                | Self::Refresh
-                | Self::FetchManifest { .. }
-                | Self::FetchIndex { .. }
-                | Self::FetchLeaves { .. }
-                | Self::FetchPatchIndex { .. }
-                | Self::FetchFrames { .. }
-        )
-    }
-}

@@ -140,6 +140,12 @@ impl Updater {
         let now = now();
         let (trust, dropped) = Trust::open(&config.state, &config.root, &config.device.tenant, now)?;
         let journal_file = JournalFile::new(&config.state);
+        // Which envelopes were used is not known any more: whatever was issued before the time that is proven is refused. Not
+        // before the clock's: one in 2099 would lock every operator out.
+        let anew = |trust: &Trust| {
+            let replay = Replay::refusing_until(trust.proven(now));
+            crate::journal::Journal { v: 1, replay, unproven: true, ..Default::default() }
+        };
         let mut journal = match journal_file.load()? {
             Found::Journal(journal) => *journal,
             Found::Damaged { aside, why } => {
@@ -149,16 +155,12 @@ impl Updater {
                     "journal.damaged",
                     &format!("{why}; kept as {}", aside.display()),
                 )?;
-                // Which envelopes were used is not known any more: whatever was issued before the time that is proven is refused. Not
-                // before the clock's: one in 2099 would lock every operator out.
-                let replay = Replay::refusing_until(trust.proven(now));
-                crate::journal::Journal { v: 1, replay, unproven: true, ..Default::default() }
+                anew(&trust)
             }
             Found::Gone => {
                 error!("the journal is gone, and begins anew");
                 events.append(now.wall.as_second(), "journal.damaged", "it is gone")?;
-                let replay = Replay::refusing_until(trust.proven(now));
-                crate::journal::Journal { v: 1, replay, unproven: true, ..Default::default() }
+                anew(&trust)
             }
         };
         for what in dropped {
